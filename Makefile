@@ -1,0 +1,79 @@
+# Two commands do it all on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+bin := .venv/bin
+# Processes of pytest; tests wait for events more than they compute.
+WORKERS ?= 4
+# Seconds of each half of `make fuzz`.
+FUZZ ?= 300
+runtime := {{cookiecutter.project_slug}}/src/{{cookiecutter.package_name}}/runtime
+# The generated project's own pyproject.toml is not TOML before it is rendered; ours holds for all.
+ruff := --config pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-without-docker test-container engine faults bench fuzz clients lint format lock soak clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/installed  ## generate a service, start it, ask it something, stop it
+	$(bin)/python ci/demo.py
+
+test: engine lint  ## everything; needs a Docker engine
+	$(bin)/python -m pytest -n $(WORKERS) tests
+
+engine:
+	@$(PYTHON) ci/dockerd.py check
+
+test-without-docker: lint  ## everything that needs only Python, git and make
+	$(bin)/python -m pytest -n $(WORKERS) tests --ignore tests/container
+
+test-container: engine .venv/installed  ## a generated service, in a container
+	$(bin)/python -m pytest tests/container
+
+faults: .venv/installed  ## the whole fault matrix, about 20 minutes; its short form is part of the tests
+	$(bin)/python ci/faults/matrix.py --write docs/faults.md
+	$(bin)/python ci/faults/random_faults.py --count 500
+
+bench: .venv/installed  ## this service beside its peers, about half an hour; first: ci/bench/prepare
+	$(bin)/python ci/bench/bench.py $(ARGS)
+	$(bin)/python ci/bench/report.py docs/benchmarks
+
+fuzz: .venv/installed  ## mutated messages for 2 x FUZZ seconds: the HTTP parser, then a running service
+	$(bin)/python tests/http1/fuzz.py $(FUZZ)
+	$(bin)/python tests/http/live_fuzz.py $(FUZZ)
+
+clients: .venv/installed  ## real HTTP clients and proxies against a service, those that are installed
+	$(bin)/python ci/clients/run.py
+
+lint: .venv/installed  ## style and types of the template
+	$(bin)/ruff check $(ruff)
+	$(bin)/ruff format --check $(ruff)
+	MYPYPATH=ci/faults:ci:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py \
+		tests/container tests/template
+	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
+		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime
+
+format: .venv/installed  ## put the code into the one form
+	$(bin)/ruff check --fix $(ruff)
+	$(bin)/ruff format $(ruff)
+
+lock: .venv/installed  ## choose newer versions of the development tools
+	$(bin)/pip install --quiet uv
+	cd '{{cookiecutter.project_slug}}' && $(CURDIR)/$(bin)/uv $(compile)
+	$(bin)/uv $(compile)
+
+compile := pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+	--annotation-style line requirements-dev.in --output-file requirements-dev.txt
+
+soak: .venv/installed  ## ten thousand connections, a million, and 200 stops under load; takes half an hour
+	$(bin)/python ci/load/ten_thousand.py
+	$(bin)/python ci/load/soak.py
+
+clean:  ## remove what the other targets made
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(bin)/pip install --quiet --requirement requirements-dev.txt
+	touch $@

@@ -1,0 +1,42 @@
+"""The short form of the fault matrix, and of its random faults: what they use is in ci/faults."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ci" / "faults"))
+
+from target import Target, bake
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(120))
+
+
+@pytest.fixture(scope="session")
+def sources() -> Iterator[dict[str, Path]]:
+    """A generated service with each pool. Not below pytest's own directory, which is closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield {pool: bake(path / pool, pool) for pool in ("prefork", "threaded")}
+
+
+@pytest.fixture(params=["prefork", "threaded"])
+def pool(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def target(sources: dict[str, Path], pool: str) -> Iterator[Target]:
+    target = Target(sources[pool], pool)
+    yield target
+    print(target.log if target.log_path.exists() else "")
+    target.close()

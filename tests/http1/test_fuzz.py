@@ -1,0 +1,32 @@
+"""The short form of fuzz.py; and that fuzz.py finds something where there is something to find."""
+
+from __future__ import annotations
+
+import random
+
+import fuzz
+import pytest
+from engine import http1
+
+
+def test_some_seconds_find_nothing() -> None:
+    inputs, requests, errors = fuzz.fuzz(3.0, random.SystemRandom().randrange(1 << 32))
+    assert inputs > 100
+    assert requests > inputs // 10, "hardly any input is legal: the mutations are too wild"
+    assert errors > inputs // 10, "hardly any input is illegal: the mutations are too tame"
+
+
+@pytest.mark.parametrize("fault", ["exception", "pieces", "status"])
+def test_it_is_not_blind(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = http1.parse_head
+
+    def faulty(buffer: bytes, limits: object, start: int = 0, seen: int = 0) -> object:
+        if fault == "exception" and b"\xc4" in buffer:
+            raise KeyError("a fault")
+        if fault == "status" and len(buffer) > 300:
+            raise http1.ProtocolError(402, "a fault")
+        return original(buffer, limits, start, len(buffer) - 5 if fault == "pieces" and seen else seen)
+
+    monkeypatch.setattr(http1, "parse_head", faulty)
+    with pytest.raises(fuzz.FailureError):
+        fuzz.fuzz(30.0, 1)

@@ -1,0 +1,94 @@
+"""Who accepts: the one that holds the fewest; nobody at --max-connections, or without descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+
+import psutil
+import pytest
+from client import Load, opened
+from harness import Service, eventually
+
+
+def held(service: Service) -> list[int]:
+    """Connections of each worker."""
+    return sorted(sum(bool(c.raddr) for c in psutil.Process(pid).net_connections("tcp")) for pid in service.workers)
+
+
+@pytest.mark.parametrize(("workers", "connections"), [(2, 64), (2, 256), (4, 64), (4, 256)])
+def test_balance(service: Service, up: Callable[[int], set[int]], workers: int, connections: int) -> None:
+    service.start("-n", f"{workers}", "-m", f"{workers}")
+    up(workers)
+    with Load(service.address, connections, requests=connections * 4) as load:
+        load.run()
+        counts = held(service)
+    print(counts)
+    assert sum(counts) == connections
+    # Generous, for a machine that has more to do than cores; without any balance one worker has nearly all.
+    assert counts[0] >= 0.2 * connections / workers, counts
+    if workers > 2:
+        assert counts[-1] <= 2.5 * connections / workers, counts
+
+
+def test_accepting_pauses_at_max_connections(service: Service) -> None:
+    service.start("-n", "2", "-m", "2", "--max-connections", "20")
+    service.wait_workers(2)
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(service.wire()) for _ in range(20)]
+        for wire in wires:
+            assert wire.get("/").body == b"hello"
+        late = [stack.enter_context(service.wire()) for _ in range(10)]
+        for wire in late:
+            wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        service.log.wait_for(r"20 connections held \(--max-connections\): accepting pauses")
+        assert all(wire.get("/").body == b"hello" for wire in wires)  # those inside are served
+        for wire in late:  # those outside wait in the queue, but for one per worker: both may look at the same time
+            wire.socket.settimeout(0.05)
+        waiting = [wire for wire in late if not answered(wire.socket)]
+        assert len(waiting) >= 8
+        for wire in wires:
+            wire.close()
+        for wire in waiting:
+            wire.socket.settimeout(20)
+            assert wire.socket.recv(1000).startswith(b"HTTP/1.1 200")
+    lines = service.log.find("accepting pauses")
+    assert len(lines) <= 2, lines  # once per worker, not once per look
+
+
+def answered(one: socket.socket) -> bool:
+    try:
+        return bool(one.recv(1, socket.MSG_PEEK))
+    except TimeoutError:
+        return False
+
+
+def test_without_descriptors_accepting_pauses(service: Service) -> None:
+    """EMFILE is no crash and no busy loop: it goes on when there are descriptors again."""
+    service.start("-n", "1", "-m", "1")
+    (worker,) = service.wait_workers(1)
+    with service.wire() as inside:
+        inside.get("/full")
+        with contextlib.ExitStack() as stack:
+            late = [
+                stack.enter_context(one) for one in opened(service.address, 5, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            ]
+            service.log.wait_for("cannot accept: Too many open files; accepting pauses")
+            before = sum(psutil.Process(worker).cpu_times()[:2])
+            assert all(inside.get("/").body == b"hello" for _ in range(10))
+            assert not any(map(answered_now, late))
+            inside.get("/enough")
+            for one in late:
+                assert one.recv(1000).startswith(b"HTTP/1.1 200")
+            assert sum(psutil.Process(worker).cpu_times()[:2]) - before < 1
+    assert len(service.log.find("cannot accept")) == 1
+    eventually(lambda: held(service) == [0], "all connections are closed")
+
+
+def answered_now(one: socket.socket) -> bool:
+    one.settimeout(0.01)
+    try:
+        return answered(one)
+    finally:
+        one.settimeout(20)

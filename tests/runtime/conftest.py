@@ -1,0 +1,54 @@
+"""Fixtures of the black-box tests; the work is done in harness.py."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from baking import bake, copy_template
+from harness import PYTHON, Service, free_ports
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(120))
+
+
+@pytest.fixture(scope="session")
+def directories() -> Iterator[Path]:
+    """Where everything is kept. pytest's own directory is closed to the user that a service becomes,
+    and its paths are too long for a socket."""
+    path = Path(tempfile.mkdtemp(prefix="service-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def source(directories: Path) -> Path:
+    """The source directory of a project baked with the defaults."""
+    template = copy_template(directories / "template")
+    source = bake(template, directories / "project") / "src"
+    # As installed: each start of a test then costs what a real start costs, not a compilation.
+    subprocess.run([PYTHON, "-m", "compileall", "-q", source], check=True, timeout=120)
+    return source
+
+
+@pytest.fixture
+def service(source: Path, directories: Path) -> Iterator[Service]:
+    directory = Path(tempfile.mkdtemp(dir=directories))
+    directory.chmod(0o755)
+    service = Service(source, directory)
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def ports() -> Iterator[int]:
+    """An iterator: next(ports) is a port that nobody else will use."""
+    return free_ports()

@@ -1,0 +1,138 @@
+"""What two files must agree on is compared, not trusted."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from baking import OPTIONS, REPOSITORY, TREE, bake
+
+
+def targets(directory: Path) -> set[str]:
+    """The targets that `make help` lists."""
+    help_text = subprocess.run(["make", "-s", "help"], cwd=directory, check=True, capture_output=True, text=True).stdout
+    return set(re.findall(r"^  make (\S+)", help_text, re.MULTILINE))
+
+
+def commands(text: str) -> set[str]:
+    """The targets of make that a text names."""
+    return set(re.findall(r"\bmake ([a-z][a-z-]*)(?=[`\s]|$)", "\n".join(code(text)), re.MULTILINE))
+
+
+def code(text: str) -> list[str]:
+    """The code of a Markdown text: blocks and spans."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    rest = re.sub(r"^```\w*\n(.*?)^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    return blocks + re.findall(r"`([^`\n]+)`", rest)
+
+
+def test_readme_names_targets_that_exist(project: Path) -> None:
+    ours, theirs = (commands((directory / "README.md").read_text()) for directory in (REPOSITORY, project))
+    assert {"demo", "test"} <= ours <= targets(REPOSITORY) | targets(project)
+    assert {"run", "test"} <= theirs <= targets(project)
+    assert commands((REPOSITORY / "CONTRIBUTING.md").read_text()) <= targets(REPOSITORY)
+
+
+def test_ci_runs_the_commands_of_the_readme(project: Path) -> None:
+    assert (REPOSITORY / ".ci/run").read_text().rstrip().endswith("make test")
+    for directory in (REPOSITORY, project):
+        workflow = yaml.safe_load((directory / ".github/workflows/ci.yml").read_text())
+        steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+        assert "make test" in steps
+        assert {step.removeprefix("make ") for step in steps} <= targets(directory)
+        assert "make test" in "\n".join(code((directory / "README.md").read_text()))
+
+
+def test_gitlab_runs_targets_that_exist(template: Path, tmp_path: Path) -> None:
+    project = bake(template, tmp_path, ci="gitlab")
+    jobs = yaml.safe_load((project / ".gitlab-ci.yml").read_text())
+    lines = [line for name, job in jobs.items() if name != "default" for line in job["script"]]
+    assert {line.removeprefix("make ") for line in lines} == {"lint", "test-unit", "test-integration"}
+    assert "timeout" in jobs["default"]
+
+
+def test_readme_lists_the_options() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|([^|\n]*)\|([^|\n]*)\|$", text, re.MULTILINE)
+    visible = [name for name in OPTIONS if not name.startswith("_")]
+    assert [name for name, _, _ in listed] == visible
+    for name, default, meaning in listed:
+        value = OPTIONS[name]
+        if isinstance(value, list):
+            assert default.strip() == value[0]
+            for other in value[1:]:
+                assert other in meaning or name == "python_version"
+        elif default.strip() and "{" not in value:
+            assert default.strip() == value
+
+
+def test_every_option_is_explained() -> None:
+    for name, value in OPTIONS.items():
+        if not name.startswith("_"):
+            prompt = OPTIONS["__prompts__"][name]
+            if isinstance(prompt, dict):
+                assert list(prompt) == ["__prompt__", *value]
+            else:
+                assert prompt
+    assert [name for name in OPTIONS["__prompts__"] if name not in OPTIONS] == []
+
+
+@pytest.fixture(scope="session")
+def moved(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose port is not the default one."""
+    return bake(template, tmp_path_factory.mktemp("moved"), port="8123")
+
+
+def test_port_is_the_same_everywhere(moved: Path) -> None:
+    dockerfile = (moved / "Dockerfile").read_text()
+    assert "EXPOSE 8123\n" in dockerfile
+    assert "HELLO_SERVER_ADMIN=127.0.0.1:8124 " in dockerfile
+    assert yaml.safe_load((moved / "compose.yaml").read_text())["services"]["hello-server"]["ports"] == [
+        "127.0.0.1:8123:8123"
+    ]
+    assert "curl http://127.0.0.1:8123/" in (moved / "README.md").read_text()
+    assert 'PORT = "8123/tcp"' in (moved / "tests/integration/conftest.py").read_text()
+    assert re.search(r"\b8123\b", (moved / "src/hello_server/__main__.py").read_text())
+    for file in moved.rglob("*"):
+        if file.is_file() and "runtime" not in file.parts:
+            assert "1966" not in file.read_text(), file
+
+
+def test_stop_times_fit_together(project: Path) -> None:
+    """A drain ends before the one who asked for the stop loses patience."""
+    drain = int(re.findall(r"DRAIN_TIMEOUT=(\d+)", (project / "Dockerfile").read_text())[0])
+    compose = yaml.safe_load((project / "compose.yaml").read_text())["services"]["hello-server"]
+    assert drain < 10  # what `docker stop` gives
+    assert drain < int(compose["stop_grace_period"].removesuffix("s"))
+    unit = (project / "deploy/systemd/hello-server.service").read_text()
+    assert int(re.findall(r"TimeoutStopSec=(\d+)", unit)[0]) > 30  # the default of --drain-timeout
+    assert int(re.findall(r"TimeoutStartSec=(\d+)", unit)[0]) > 30  # the default of --start-timeout
+
+
+def test_default_python_is_the_same_everywhere(project: Path) -> None:
+    version = OPTIONS["python_version"][0]
+    image = f"python:{version}-slim"
+    assert f"ARG PYTHON_IMAGE={image}\n" in (project / "Dockerfile").read_text()
+    assert f"PYTHON_IMAGE ?= {image}\n" in (project / "Makefile").read_text()
+    assert f'or "{image}"' in (project / "tests/integration/conftest.py").read_text()
+
+
+def test_tools_are_the_same_in_template_and_project() -> None:
+    ours, theirs = (pins(REPOSITORY / below / "requirements-dev.txt") for below in ("", TREE))
+    assert theirs.items() <= ours.items()
+
+
+def pins(file: Path) -> dict[str, str]:
+    text = file.read_text()
+    assert "://" not in text  # no address of an index
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE))
+
+
+def test_cookiecutter_json_is_tidy() -> None:
+    """In the order of the questions, each followed by its check."""
+    names = list(json.loads((REPOSITORY / "cookiecutter.json").read_text()))
+    for name in names:
+        if name.startswith("__check_"):
+            assert names[names.index(name) - 1] == name.removeprefix("__check_")

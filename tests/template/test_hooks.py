@@ -1,0 +1,80 @@
+"""A wrong answer stops the generator with one clear line, and leaves nothing behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from baking import RUNTIME, TREE, bake, cookiecutter, cookiecutter_at, files
+
+WRONG = [
+    ("project_slug", "Hello", "lower-case letters, digits and single dashes"),
+    ("project_slug", "1st", "begin with a letter"),
+    ("project_slug", "a--b", "single dashes"),
+    ("project_slug", "a/b", "lower-case letters, digits and single dashes"),
+    ("project_slug", "../up", "lower-case letters, digits and single dashes"),
+    ("project_slug", "", "begin with a letter"),
+    ("project_slug", "a" * 41, "at most 40 characters"),
+    ("package_name", "class", "a Python keyword; try class_server"),
+    ("package_name", "match", "a Python keyword"),
+    ("package_name", "json", "hide the module of that name in Python's standard library"),
+    ("package_name", "docker", "hide a package that the service's tests import"),
+    ("package_name", "2nd", "begin with a letter"),
+    ("package_name", "hello-server", "lower-case letters, digits and underscores"),
+    ("package_name", "hällo", "lower-case letters, digits and underscores"),
+    ("package_name", "__init__", "lower-case letters, digits and underscores"),
+    ("package_name", "a__b", "doubled and trailing underscores"),
+    ("package_name", "b" * 41, "at most 40 characters"),
+    ("port", "0", "a number from 1 to 65534"),
+    ("port", "65535", "a number from 1 to 65534"),
+    ("port", "http", "a number from 1 to 65534"),
+    ("port", "1966\n", "a number from 1 to 65534"),
+    ("port", "١٩", "a number from 1 to 65534"),
+    ("project_name", " ", "write something"),
+    ("description", "two\nlines", "one line, without control characters"),
+    ("author", "bell\a", "one line, without control characters"),
+    ("registry", "Not A Host", "a host and a path in lower case"),
+    ("registry", "https://ghcr.io", "a host and a path in lower case"),
+]
+
+
+@pytest.mark.parametrize(("option", "answer", "advice"), WRONG)
+def test_wrong_answer(template: Path, tmp_path: Path, option: str, answer: str, advice: str) -> None:
+    done = cookiecutter(template, tmp_path, "--no-input", f"{option}={answer}")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"Error: {option} ")
+    assert advice in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_replayed_wrong_answer(template: Path, tmp_path: Path) -> None:
+    """A replayed answer is not asked for, so only the hook sees it."""
+    assert cookiecutter_at(tmp_path, template, tmp_path / "good", "--no-input").returncode == 0
+    replay = next(tmp_path.glob(".cookiecutter_replay/*.json"))
+    answers = json.loads(replay.read_text())
+    answers["cookiecutter"]["package_name"] = "class"
+    replay.write_text(json.dumps(answers))
+    done = cookiecutter_at(tmp_path, template, tmp_path / "wrong", "--replay-file", str(replay))
+    assert done.returncode == 1
+    assert done.stderr.startswith('package_name "class" cannot be used: it is a Python keyword')
+    assert list((tmp_path / "wrong").iterdir()) == []
+
+
+def test_caches_do_not_come_along(template: Path, project: Path, tmp_path: Path) -> None:
+    """cookiecutter takes along whatever tools have left in the template, and would even render it."""
+    littered = tmp_path / "template"
+    shutil.copytree(template, littered)
+    for directory in (littered / RUNTIME, littered / RUNTIME / "..", littered / TREE):
+        for name in ("__pycache__", ".mypy_cache/3.11", ".ruff_cache", ".pytest_cache"):
+            (directory / name).mkdir(parents=True)
+            (directory / name / "file").write_bytes(b"{{ litter }} \x91")
+    assert set(files(bake(littered, tmp_path / "baked"))) == set(files(project))
+
+
+def test_says_what_to_type_next(template: Path, tmp_path: Path) -> None:
+    done = cookiecutter(template, tmp_path, "--no-input", "project_slug=other", "package_name=thing")
+    assert done.returncode == 0
+    commands = [line.split("#")[0].strip() for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert commands == ["cd other", "make run", "make test"]

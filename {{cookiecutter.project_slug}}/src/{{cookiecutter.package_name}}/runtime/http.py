@@ -1,0 +1,312 @@
+"""What handlers see of HTTP: Request and Response, and how a response becomes bytes."""
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import IO, Any, Protocol
+
+from .http1 import Head
+from .routes import Router, unescape
+
+__all__ = ["DisconnectedError", "HTTPError", "Request", "Response", "Router"]
+
+# RFC 9110 section 15, RFC 6585, RFC 4918 and RFC 7725.
+REASONS = {
+    200: "OK", 201: "Created", 202: "Accepted", 203: "Non-Authoritative Information", 204: "No Content",
+    205: "Reset Content", 206: "Partial Content", 207: "Multi-Status",
+    300: "Multiple Choices", 301: "Moved Permanently", 302: "Found", 303: "See Other", 304: "Not Modified",
+    307: "Temporary Redirect", 308: "Permanent Redirect", 400: "Bad Request", 401: "Unauthorized",
+    402: "Payment Required", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 406: "Not Acceptable",
+    407: "Proxy Authentication Required", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
+    411: "Length Required", 412: "Precondition Failed", 413: "Content Too Large", 414: "URI Too Long",
+    415: "Unsupported Media Type", 416: "Range Not Satisfiable", 417: "Expectation Failed",
+    421: "Misdirected Request", 422: "Unprocessable Content", 423: "Locked", 424: "Failed Dependency",
+    425: "Too Early", 426: "Upgrade Required", 428: "Precondition Required", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 451: "Unavailable For Legal Reasons", 500: "Internal Server Error",
+    501: "Not Implemented", 502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
+    505: "HTTP Version Not Supported", 507: "Insufficient Storage", 511: "Network Authentication Required",
+}  # fmt: skip
+
+
+class HTTPError(Exception):
+    """Raise it in a handler to answer with an error page of this status: `raise HTTPError(404, "no such order")`."""
+
+    def __init__(self, status: int, detail: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+class DisconnectedError(ConnectionError):
+    """The client has left while its handler was reading the body. Nobody waits for an answer any more."""
+
+
+class BodySource(Protocol):
+    """Where a request's body comes from when it was not complete as the handler started."""
+
+    trailers: list[tuple[str, str]]
+
+    def read(self, size: int) -> bytes: ...
+
+
+class Headers(Mapping[str, str]):
+    """The request's fields by name, in any case; several lines of one name are joined by ", " (RFC 9110 5.3)."""
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._all: dict[str, str] | None = None
+
+    def __getitem__(self, name: str) -> str:
+        value = self._head.get(name)  # one search: no mapping is built for a field or two
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def _names(self) -> dict[str, str]:
+        if self._all is None:
+            self._all = {}
+            for name, value in self._head.fields():
+                self._all[name] = f"{self._all[name]}, {value}" if name in self._all else value
+        return self._all
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names())
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+class Request:
+    """One request. `method`, `params` (of the route), `peer` and `worker` are plain attributes; the rest is made
+    when asked for."""
+
+    __slots__ = ("_body", "_headers", "_query", "_source", "head", "method", "params", "peer", "worker")
+
+    def __init__(self, head: Head, body: bytes | None, source: BodySource | None, peer: Any, worker: Any) -> None:
+        self.head = head
+        self.method = head.method
+        self.params: dict[str, str] = {}
+        self.peer = peer  # (address, port), or "" on a UNIX socket
+        self.worker = worker  # the object that worker_init got: a place for what lives as long as the worker
+        self._body = body
+        self._source = source
+        self._headers: Headers | None = None
+        self._query: dict[str, str] | None = None
+
+    @property
+    def target(self) -> str:
+        """The request target exactly as sent."""
+        return self.head.target
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded once."""
+        return unescape(self.head.path)
+
+    @property
+    def host(self) -> str:
+        """Host and port that the client asked for, "" if it named none."""
+        return self.head.host
+
+    @property
+    def headers(self) -> Headers:
+        """The fields, by name in any case."""
+        if self._headers is None:
+            self._headers = Headers(self.head)
+        return self._headers
+
+    @property
+    def query(self) -> dict[str, str]:
+        """Query parameters, decoded; of several with one name the last (see `query_list`)."""
+        if self._query is None:
+            self._query = dict(self.query_list)
+        return self._query
+
+    @property
+    def query_list(self) -> list[tuple[str, str]]:
+        """All query parameters in order, decoded; those without a value included (WHATWG URL, urlencoded)."""
+        pairs = [part.partition("=") for part in self.head.query.split("&") if part]
+        return [(unescape(name.replace("+", " ")), unescape(value.replace("+", " "))) for name, _, value in pairs]
+
+    def read(self, size: int = 65536) -> bytes:
+        """The next piece of the body, at most `size` bytes (all of it if negative), b"" at its end. Waits for the
+        client if it must.
+
+        Raises HTTPError: 408 when the client is too slow (--body-timeout), 413 when it sends too much (--max-body),
+        400 when a chunk is malformed; and DisconnectedError. None of them need be caught.
+        """
+        if size < 0:
+            piece, self._body = self.body, b""
+            return piece
+        if self._body is not None:
+            piece, self._body = self._body[:size], self._body[size:]
+            return piece
+        return self._source.read(size) if self._source is not None else b""
+
+    @property
+    def body(self) -> bytes:
+        """The whole body (what `read` has not taken yet). Waits for the client if it must; raises as `read` does."""
+        if self._body is None:
+            pieces = []
+            while piece := self.read():
+                pieces.append(piece)
+            self._body = b"".join(pieces)
+        return self._body
+
+    @property
+    def trailers(self) -> list[tuple[str, str]]:
+        """Fields after a chunked body (RFC 9110 6.5), once it has been read."""
+        return self._source.trailers if self._source is not None else []
+
+    def text(self, encoding: str = "utf-8") -> str:
+        """The body as text. Raises HTTPError (400) when it is not in that encoding."""
+        try:
+            return self.body.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise HTTPError(400, f"the body is not {encoding}: {error.reason}") from None
+
+    def json(self) -> Any:
+        """The body as JSON. Raises HTTPError (400) when it is none."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise HTTPError(400, f"the body is not JSON: {error}") from None
+
+
+HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+WEIGHT = re.compile(r"[01](?:\.[0-9]{0,3})?")
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+OURS = frozenset(
+    ("connection", "content-length", "date", "keep-alive", "server", "trailer", "transfer-encoding", "upgrade")
+)
+BODILESS = frozenset((204, 205, 304))  # RFC 9110 15.3.5, 15.3.6, 15.4.5
+
+
+class Response:
+    """An answer. `body` is bytes, text (UTF-8), a file (a binary one is sent by sendfile), or an iterable of bytes or
+    text: a generator is run piece by piece, as fast as the client reads. If it raises, the connection is cut."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        body: bytes | str | IO[bytes] | Iterable[bytes] = b"",
+        status: int = 200,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        content_type: str = "",
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = list(headers.items() if isinstance(headers, Mapping) else headers)
+        self.content_type = content_type or (
+            "text/plain; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
+        )
+
+    @classmethod
+    def json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> "Response":
+        """`value` as JSON. Raises TypeError for what JSON cannot say."""
+        return cls(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n", status,
+                   headers or {}, "application/json")  # fmt: skip
+
+    @classmethod
+    def file(cls, path: str, content_type: str = "application/octet-stream") -> "Response":
+        """A file from disk. Raises OSError when it cannot be opened."""
+        return cls(open(path, "rb"), content_type=content_type)  # the connection closes it
+
+    @classmethod
+    def of(cls, result: Any) -> "Response":
+        """What a handler returned, as a Response: bytes, str, dict or list (JSON), None (204). Raises TypeError."""
+        if isinstance(result, Response):
+            return result
+        if result is None:
+            return cls(status=204)
+        if isinstance(result, bytes | str):
+            return cls(result)
+        if isinstance(result, dict | list):
+            return cls.json(result)
+        raise TypeError(
+            f"a handler must return a Response, bytes, str, dict, list or None, not {type(result).__name__}"
+        )
+
+
+class Clock:
+    """The beginning of responses, made once per second: status line, Server and Date (RFC 9110 6.6.1)."""
+
+    DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+    MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.second = -1
+        self.common = b""
+        self.bytes_ok = b""
+
+    def tick(self) -> None:
+        """Bring the date up to now; called at most once per turn of the loop."""
+        now = time.time()
+        if self.second <= now < self.second + 1:
+            return
+        self.second = second = int(now)
+        # Not strftime: day and month names must be English in every locale (RFC 9110 5.6.7).
+        year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
+        date = f"{self.DAYS[weekday]}, {day:02} {self.MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{sec:02} GMT"
+        self.common = f"Server: {self.server}\r\nDate: {date}\r\n".encode("latin-1")
+        self.bytes_ok = b"HTTP/1.1 200 OK\r\n" + self.common + b"Content-Type: application/octet-stream\r\n"
+
+
+def head_of(response: Response, clock: Clock, length: int | None, connection: bytes, chunked: bool) -> bytes:
+    """Status line and fields. Raises ValueError for a field that would inject another (RFC 9112 11.1)."""
+    status = response.status
+    if not (isinstance(status, int) and 200 <= status <= 599):
+        raise ValueError(f"not a final status: {status!r}")
+    reason = REASONS.get(status, "Unknown")
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, reason.encode()), clock.common]
+    typed = False
+    for name, value in response.headers:
+        if HEADER_NAME.fullmatch(name) is None or HEADER_VALUE.fullmatch(value) is None:
+            raise ValueError(f"header {name!r}: {value!r} is not a valid field")
+        lower = name.lower()
+        if lower in OURS:
+            raise ValueError(f"header {name!r} is set by the server, not by a handler")
+        typed = typed or lower == "content-type"
+        lines.append(f"{name}: {value}\r\n".encode("latin-1"))
+    if status not in BODILESS and not typed:
+        if HEADER_VALUE.fullmatch(response.content_type) is None:
+            raise ValueError(f"content type {response.content_type!r} is not a valid field")
+        lines.append(f"Content-Type: {response.content_type}\r\n".encode("latin-1"))
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif status == 205:
+        lines.append(b"Content-Length: 0\r\n")
+    elif length is not None and status not in BODILESS:  # RFC 9110 8.6: never in a 204; of a 304 we do not know it
+        lines.append(b"Content-Length: %d\r\n" % length)
+    lines.append(connection)
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def prefers_json(accept: str) -> bool:
+    """Does Accept (RFC 9110 12.5.1) ask for JSON rather than for text? First by weight, then by order."""
+    best, json_wins = 0.0, False
+    for member in accept.lower().split(","):
+        kind, *parameters = (part.strip() for part in member.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                weight = float(parameter[2:]) if WEIGHT.fullmatch(parameter[2:]) else 0.0
+        if weight > best and (kind.startswith("text/") or kind.endswith(("/json", "+json"))):
+            best, json_wins = weight, not kind.startswith("text/")
+    return json_wins
+
+
+def error_page(status: int, detail: str, accept: str, headers: Iterable[tuple[str, str]] = ()) -> Response:
+    """An error for people or for programs, as they ask for it: JSON (RFC 9457) when Accept prefers it, else text."""
+    title = REASONS.get(status, "Unknown")
+    headers = [*headers, ("Vary", "Accept")]
+    if prefers_json(accept):
+        problem = {"title": title, "status": status, **({"detail": str(detail)} if detail else {})}
+        return Response(json.dumps(problem).encode() + b"\n", status, headers, "application/problem+json")
+    text = f"{status} {title}" + (f": {detail}" if detail else "")
+    return Response(text.encode("utf-8", "replace") + b"\n", status, headers, "text/plain; charset=utf-8")

@@ -1,0 +1,57 @@
+"""sd_notify(3): tell systemd what state the service is in. Does nothing when nobody listens."""
+
+import os
+import socket
+import time
+
+EXTENSION = 10  # seconds that each EXTEND_TIMEOUT_USEC asks for; it is repeated every second
+
+
+class Notify:
+    """The datagram socket named by NOTIFY_SOCKET, which is taken out of the environment: children do not notify."""
+
+    def __init__(self) -> None:
+        name = os.environ.pop("NOTIFY_SOCKET", "")
+        self.address = "\0" + name[1:] if name.startswith("@") else name  # @ stands for an abstract name
+        self.socket: socket.socket | None = None
+        if self.address:
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self.socket.setblocking(False)
+        interval = os.environ.pop("WATCHDOG_USEC", "")
+        pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
+        mine = interval.isdigit() and pid == str(os.getpid())
+        # Half the interval, as sd_watchdog_enabled(3) recommends; 0 = no watchdog.
+        self.watchdog = int(interval) / 2e6 if mine and self.address else 0.0
+        self.due = time.monotonic() if self.watchdog else float("inf")  # of the next WATCHDOG=1
+        self.extended = 0.0
+
+    def beat(self, now: float, waiting: bool) -> None:
+        """The caller's loop runs. While it starts, reloads or drains (`waiting`), which has limits of its own, it asks
+        for more time than TimeoutStartSec and TimeoutStopSec may leave."""
+        if now >= self.due:
+            self.due = now + self.watchdog
+            self.send("WATCHDOG=1")
+        if waiting and now - self.extended >= 1.0:
+            self.extended = now
+            self.send(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1_000_000}")
+
+    def send(self, *lines: str) -> None:
+        """Send assignments such as READY=1. A manager that does not read loses them; the service goes on."""
+        if self.socket is None:
+            return
+        try:
+            self.socket.sendto("\n".join(lines).encode(), self.address)
+        except OSError:  # gone, full or refused: there is nobody to tell
+            return
+
+    def reloading(self) -> None:
+        """RELOADING=1 with the time that Type=notify-reload wants (systemd.service(5))."""
+        self.send(
+            "RELOADING=1", "STATUS=reloading", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+        )
+
+    def close(self) -> None:
+        """In a child: only the supervisor notifies."""
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None

@@ -1,0 +1,592 @@
+"""The poller: one loop that waits for all clients of a worker, so that a connection costs a worker only while one
+of its requests is being handled.
+
+It accepts, watches, sweeps deadlines, and runs handlers one at a time. While a handler runs, the sentry thread may
+stand in for the loop (see `sentry`); `started` and `shared` are the two words by which they agree who owns it.
+"""
+
+import os
+import random
+import select
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from . import scoreboard
+from .bodies import Body, Stream
+from .config import Config
+from .connection import BODY, CLOSED, GREETING, HANDLING, HEAD, LINGER, SENDING, Connection
+from .http import Clock
+from .http1 import Head, Limits
+from .listeners import Listener, peer_of
+from .logs import log
+from .routes import Found, Router
+from .scoreboard import ACCEPTED, BUCKETS, CONNECTIONS, ERRORS, HANDED, LOAD, NOBODY, Scoreboard
+from .worker import Worker
+
+READ, WRITE = select.POLLIN, select.POLLOUT
+SWEEP = 0.25  # seconds between looks at the deadlines
+PARTING = 0.01  # the same while a retiring worker hands over its connections, a few at a time
+RESTS = 5  # how often in a row it does so while a sibling holds fewer by two; by one: once
+REST = 0.002  # seconds for which the busier worker lets go of the listener
+SCARCE = 0.1  # seconds for which accepting pauses when descriptors or memory have run out
+# Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
+# the bytes received, which follow, are an unfinished head.
+HANDED_HEAD = struct.Struct("!Id?")
+CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+NOTES = 10  # lines about clients that a worker logs in a second: a flood of bad ones must not flood the log
+QUIET = 60.0  # seconds before the log hears again that accepting pauses
+HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
+FOREVER = 1e12
+
+
+class Pollable(Protocol):
+    """What the loop keeps in its table, by descriptor."""
+
+    fd: int
+    mask: int
+
+    def ready(self, mask: int) -> None: ...
+
+
+class Epoll:
+    """Linux: level-triggered, registrations are kept across requests."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.register = self.epoll.register
+        self.modify = self.epoll.modify
+        self.unregister = self.epoll.unregister
+        self.poll = self.epoll.poll
+        self.fileno = self.epoll.fileno
+
+    def closing(self, fd: int) -> None:
+        """The kernel forgets a closed descriptor by itself (epoll(7), Q6)."""
+
+    def close(self) -> None:
+        self.epoll.close()
+
+
+class Selector:
+    """Elsewhere: kqueue or poll by way of the standard library."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+
+    def register(self, fd: int, mask: int) -> None:
+        self.selector.register(fd, self.events(mask))
+
+    def modify(self, fd: int, mask: int) -> None:
+        self.selector.modify(fd, self.events(mask))
+
+    def unregister(self, fd: int) -> None:
+        self.selector.unregister(fd)
+
+    closing = unregister
+
+    def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
+        found = self.selector.select(timeout)
+        return [(key.fd, READ if events & selectors.EVENT_READ else WRITE) for key, events in found]
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable when there are events; -1 where there is none."""
+        fileno = getattr(self.selector, "fileno", None)
+        return fileno() if fileno is not None else -1
+
+    def close(self) -> None:
+        self.selector.close()
+
+    @staticmethod
+    def events(mask: int) -> int:
+        return selectors.EVENT_READ if mask == READ else selectors.EVENT_WRITE
+
+
+def multiplexer() -> Epoll | Selector:
+    """The best that this system has."""
+    return Epoll() if hasattr(select, "epoll") else Selector()
+
+
+class Acceptor:
+    """A listener in the loop."""
+
+    def __init__(self, loop: "Loop", listener: Listener) -> None:
+        self.loop = loop
+        self.listener = listener
+        self.socket = listener.socket
+        self.fd = listener.socket.fileno()
+        self.mask = 0
+
+    def ready(self, mask: int) -> None:
+        if self.loop.may_accept():
+            self.accept()
+
+    def accept(self, serve: bool = True) -> bool:
+        """Take one connection out of the queue; False when it is empty or nothing can be taken now."""
+        loop = self.loop
+        try:
+            sock, peer = self.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return False  # a sibling was faster, or the client left
+        except OSError as error:  # no descriptors, no memory; Linux tells of the network's errors here too (accept(2))
+            loop.scarce(f"cannot accept: {error.strerror}; accepting pauses until connections close")
+            return False
+        loop.plenty()
+        sock.setblocking(False)
+        loop.words[loop.base + ACCEPTED] += 1
+        connection = Connection(loop, sock, peer_of(peer))
+        loop.admit(connection)
+        if serve:
+            connection.ready(READ)  # a request is often there already; if not, it costs a microsecond
+        if connection.state not in (CLOSED, HANDLING) and not connection.mask:
+            loop.watch(connection, READ)
+        return True
+
+
+class Signals:
+    """The wake-up pipe in the loop."""
+
+    def __init__(self, fd: int, action: Callable[[], None]) -> None:
+        self.fd = fd
+        self.mask = 0
+        self.action = action
+
+    def ready(self, mask: int) -> None:
+        self.action()
+
+
+class Receiver:
+    """The generation's pair, from which connections come that a busy sibling handed over."""
+
+    def __init__(self, loop: "Loop", pair: socket.socket) -> None:
+        self.loop = loop
+        self.pair = pair
+        self.fd = pair.fileno()
+        self.mask = 0
+
+    def ready(self, mask: int) -> None:
+        self.receive()
+
+    def receive(self) -> bool:
+        """Take over one connection; False when there is none, or no descriptor for it."""
+        loop = self.loop
+        try:
+            os.close(os.dup(self.fd))  # without a free descriptor the kernel would drop the connection on its way
+            data, descriptors, _, _ = socket.recv_fds(self.pair, HANDED_HEAD.size + HANDED_MOST, 1, CLOEXEC)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            loop.scarce(f"cannot take over a connection: {error.strerror}; accepting pauses until connections close")
+            return False
+        if not descriptors:  # another thread took the last one in between
+            log.error("a connection handed over was lost: no descriptor free; raise the limit (ulimit -n)")
+            return True
+        sock = socket.socket(fileno=descriptors[0])
+        if not CLOEXEC:
+            sock.set_inheritable(False)
+        sock.setblocking(False)
+        try:
+            peer = peer_of(sock.getpeername())
+        except OSError:  # the client left on the way
+            sock.close()
+            return True
+        served, deadline, unfinished = HANDED_HEAD.unpack_from(data)
+        connection = Connection(loop, sock, peer, data[HANDED_HEAD.size :], served)
+        connection.deadline = deadline
+        loop.admit(connection)
+        loop.watch(connection, READ)
+        if unfinished:
+            connection.seen = len(connection.buffer)
+        else:
+            connection.go_on()
+            if connection.state == BODY:
+                connection.deadline = deadline
+        if loop.draining:
+            connection.drain()
+        return True
+
+
+class Loop:
+    """One worker's poller. `worker` is the object that handlers see."""
+
+    def __init__(self, config: Config, board: Scoreboard, slot: int, router: Router, worker: Worker) -> None:
+        self.config = config
+        self.board = board
+        self.words = board.words
+        self.base = board.base(slot)
+        self.latency = self.base + scoreboard.LATENCY
+        # Counted here and written to the scoreboard once per turn, which is cheaper.
+        self.received = self.sent = self.microseconds = 0
+        self.worker = worker
+        self.router = router
+        self.literal = router.literal
+        self.limits = Limits(head=config.max_head)
+        # 0 switches a limit off, except for keep-alive, where it means: one request per connection.
+        self.header_timeout = config.header_timeout or FOREVER
+        self.body_timeout = config.body_timeout or FOREVER
+        self.keep_alive = config.keep_alive
+        self.clock = Clock(config.name)
+        self.mux = multiplexer()
+        self.table: dict[int, Pollable] = {}
+        self.count = 0  # connections held
+        self.now = time.monotonic()
+        self.next_sweep = 0.0
+        self.draining = False
+        self.acceptors: list[Acceptor] = []
+        self.receiver: Receiver | None = None
+        self.pair: socket.socket | None = None  # where connections for siblings go
+        self.resting = 0.0  # until when the listeners are let go; 0 = they are watched
+        self.rests = 0  # times in a row that this worker has let go of the listeners
+        self.short = 0.0  # when accepting had to pause last, for want of descriptors or of permission; 0 = it need not
+        self.told = False  # the log has heard of it
+        self.quiet = 0.0  # until when it need not hear of it again
+        self.later: deque[Connection] = deque()  # requests of theirs are in their buffers, to be served next turn
+        self.notes = 0  # lines about clients in this second
+        self.notes_end = 0.0
+        self.retiring = False  # leaves alone, not with its whole generation
+        self.stirred = 0.0  # when something last happened
+        self.started = 0.0  # when the running handler was started; 0 = none runs
+        self.shared = False  # the sentry stands in
+        self.baton = threading.Lock()  # held by whoever touches the loop while it is shared
+        self.muted: list[Pollable] = []
+        self.wake_sentry: Callable[[], None] = lambda: None
+        self.sentry_asleep = False
+        # Requests left before this worker is replaced, 0 = no limit; spread, so that not all are replaced at once.
+        self.quota = config.max_requests and config.max_requests + random.randrange(config.max_requests // 10 + 1)
+        self.on_leaving: Callable[[], None] = lambda: None  # tells the server that a successor is wanted
+        self.failure = ""  # why the worker ends, if it failed
+
+    # ---- set-up ------------------------------------------------------------------------------------------------
+
+    def listen(self, listeners: list[Listener], pair: tuple[socket.socket, socket.socket] | None) -> None:
+        """Watch the listeners, and the pair through which siblings hand connections over."""
+        for listener in listeners:
+            acceptor = Acceptor(self, listener)
+            self.acceptors.append(acceptor)
+            self.add(acceptor)
+        if pair is not None:
+            self.pair, receiving = pair
+            self.receiver = Receiver(self, receiving)
+            self.add(self.receiver)
+
+    def add(self, item: Pollable) -> None:
+        self.table[item.fd] = item
+        self.watch(item, READ)
+
+    # ---- registrations -----------------------------------------------------------------------------------------
+
+    def watch(self, item: Pollable, mask: int) -> None:
+        """Watch for READ or WRITE; costs nothing when that is what is watched already."""
+        if item.mask != mask:
+            (self.mux.modify if item.mask else self.mux.register)(item.fd, mask)
+            item.mask = mask
+
+    def unwatch(self, item: Pollable) -> None:
+        if item.mask:
+            self.mux.unregister(item.fd)
+            item.mask = 0
+
+    def mute(self, item: Pollable) -> None:
+        """Stop watching until the running handler returns."""
+        self.unwatch(item)
+        self.muted.append(item)
+
+    def admit(self, connection: Connection) -> None:
+        self.table[connection.fd] = connection
+        self.count += 1
+        self.publish()
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is about to be closed, by us or by somebody it was handed to."""
+        del self.table[connection.fd]
+        if connection.mask:
+            self.mux.closing(connection.fd)
+            connection.mask = 0
+        self.count -= 1
+        self.publish()
+
+    def publish(self) -> None:
+        """Tell siblings how loaded this worker is."""
+        self.words[self.base + CONNECTIONS] = self.count
+        self.words[self.base + LOAD] = NOBODY if self.shared or self.draining or self.short else self.count
+
+    def count_error(self) -> None:
+        self.words[self.base + ERRORS] += 1
+
+    def note(self, text: str, *values: object) -> None:
+        """Log a line about a client, unless there have been many in this second."""
+        now = time.monotonic()
+        if now >= self.notes_end:
+            if self.notes > NOTES:
+                log.info("%d more lines like these", self.notes - NOTES)
+            self.notes, self.notes_end = 0, now + 1.0
+        self.notes += 1
+        if self.notes <= NOTES:
+            log.info(text, *values)
+
+    def tell(self) -> None:
+        """Write to the scoreboard what was counted since the last time."""
+        words, base = self.words, self.base
+        words[base + scoreboard.RECEIVED] += self.received
+        words[base + scoreboard.SENT] += self.sent
+        words[base + scoreboard.MICROSECONDS] += self.microseconds
+        self.received = self.sent = self.microseconds = 0
+
+    # ---- the loop ----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until a drain has come to its end."""
+        poll, table, clock = self.mux.poll, self.table, self.clock
+        while not (self.draining and self.drained()):
+            events = poll(self.patience())
+            self.now = now = time.monotonic()
+            if events:
+                self.stirred = now  # this order: Dekker again, with the sentry about to fall asleep
+                if self.sentry_asleep:
+                    self.wake_sentry()
+            clock.tick()
+            for fd, mask in events:
+                item = table.get(fd)
+                if item is not None:  # it may have been closed or handed over since
+                    item.ready(mask)
+            for _ in range(len(self.later)):
+                connection = self.later.popleft()
+                if connection.state == HEAD:  # it may have been closed or handed over since
+                    self.watch(connection, READ)
+                    connection.go_on()
+            if self.received or self.sent:
+                self.tell()
+            if self.resting and now >= self.resting:
+                self.resume()
+            if now >= self.next_sweep:
+                self.sweep()
+
+    def patience(self) -> float | None:
+        """How long the next poll may take, in seconds; None = until something happens."""
+        if self.later:
+            return 0.0
+        if self.resting:
+            return max(0.0, self.resting - self.now)
+        if self.count or self.draining:
+            return max(0.0, self.next_sweep - self.now)
+        return None
+
+    def sweep(self) -> None:
+        """Look at all deadlines. A walk over 10,000 connections costs half a millisecond, four times a second;
+        exact timers would cost more on every request."""
+        now = self.now
+        self.next_sweep = now + SWEEP
+        if self.retiring:
+            self.next_sweep = now + PARTING
+            self.let_go()
+        late = [c for c in self.table.values() if isinstance(c, Connection) and c.deadline <= now]
+        for connection in late:
+            # With the sentry, a generator has to wait: closing it would run user code.
+            if connection.state != HANDLING and not (self.shared and isinstance(connection.source, Stream)):
+                connection.expire()
+
+    # ---- handlers ----------------------------------------------------------------------------------------------
+
+    def find_route(self, head: Head) -> Found:
+        route = self.literal.get(head.target)  # without a query, the target is the path
+        return (route, {}) if route is not None else self.router.match(head.path)
+
+    def serve(self, connection: Connection, head: Head, body: bytes | None, source: Body | None) -> None:
+        """Run one handler and send its answer."""
+        connection.state = HANDLING
+        found = self.find_route(head)
+        self.started = time.monotonic()  # `guarded` in line: a call less
+        result = connection.handle(head, body, source, found, self.worker)
+        self.started = 0.0
+        if self.shared:
+            self.reclaim()
+        self.complete(connection, head, result, source)
+        if self.worker.failure:
+            self.failure = self.worker.failure
+            self.drain()
+
+    def complete(self, connection: Connection, head: Head, result: Any, source: Body | None) -> None:
+        """Count a request and send its answer."""
+        connection.state = HEAD
+        # Scoreboard.record in line, and before the answer: whoever has that finds its request counted.
+        took = int((time.monotonic() - connection.began) * 1e6)
+        bits = took.bit_length()
+        self.words[self.latency + (bits if bits < BUCKETS else BUCKETS - 1)] += 1
+        self.microseconds += took
+        connection.answer(head, result, source)
+        if not connection.mask and connection.state in (HEAD, SENDING, LINGER):
+            self.watch(connection, WRITE if connection.state == SENDING else READ)
+        if self.quota:
+            self.quota -= 1
+            if not self.quota:
+                log.info("worker has served its --max-requests: replaced")
+                self.words[self.base + scoreboard.WISH] = 1  # the server replaces one at a time
+                self.on_leaving()
+
+    def put_off(self, connection: Connection) -> None:
+        """Serve the rest of what it has sent in the next turn; until then read no more from it."""
+        self.unwatch(connection)
+        self.later.append(connection)
+
+    def next_piece(self, connection: Connection) -> bytes | None:
+        """The next piece of a streamed response; None when it will come later."""
+        piece: bytes = self.guarded(connection.make_piece)
+        return piece
+
+    def guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run user code under the sentry's eyes: it stands in for the loop when this takes long."""
+        self.started = time.monotonic()
+        try:
+            return function(*arguments)
+        finally:
+            # This order, and the opposite one in the sentry (`shared` first, then `started`), make sure that at
+            # least one of the two sees what the other has written: Dekker's algorithm.
+            self.started = 0.0
+            if self.shared:
+                self.reclaim()
+
+    def reclaim(self) -> None:
+        """Take the loop back from the sentry."""
+        self.wake_sentry()
+        with self.baton:  # the sentry lets go between any two connections
+            self.now = time.monotonic()
+            self.shared = False
+            muted, self.muted = self.muted, []
+            for item in muted:
+                if self.table.get(item.fd) is item and not item.mask:
+                    sending = isinstance(item, Connection) and item.state == SENDING
+                    if not (self.draining and isinstance(item, Acceptor)):
+                        self.watch(item, WRITE if sending else READ)
+            self.publish()
+
+    # ---- accepting ---------------------------------------------------------------------------------------------
+
+    def may_accept(self) -> bool:
+        """False when a sibling should take it (it holds fewer connections), or when all are taken."""
+        connections = self.board.connections
+        most = self.config.max_connections
+        if sum(connections) >= most:
+            self.scarce(f"{most} connections held (--max-connections): accepting pauses until some close")
+            return False
+        surplus = self.count - min(self.board.loads)
+        if surplus > 0 and self.rests < (RESTS if surplus > 1 else 1):
+            self.rests += 1
+            self.rest(REST)
+            return False
+        self.rests = 0
+        return True
+
+    def rest(self, seconds: float) -> None:
+        """Let go of the listeners for a moment; then take what is still there."""
+        self.resting = self.now + seconds
+        for acceptor in self.acceptors:
+            self.unwatch(acceptor)
+
+    def resume(self) -> None:
+        self.resting = 0.0
+        for acceptor in self.acceptors:
+            self.watch(acceptor, READ)
+        if self.receiver is not None and not self.retiring:
+            self.watch(self.receiver, READ)
+
+    def scarce(self, message: str) -> None:
+        """Pause accepting, and taking over; the log hears of it once in a while."""
+        if self.now >= self.quiet:
+            log.warning(message)
+            self.told, self.quiet = True, self.now + QUIET
+        self.short = self.now
+        self.publish()
+        self.rest(SCARCE)
+        if self.receiver is not None:
+            self.unwatch(self.receiver)
+
+    def plenty(self) -> None:
+        if self.short and self.now - self.short > 10 * SCARCE:  # else it may well be scarce again in a moment
+            self.short = 0.0
+            self.publish()
+            if self.told:
+                self.told = False
+                log.info("accepting again")
+
+    # ---- hand-over ---------------------------------------------------------------------------------------------
+
+    def hand_over(self, connection: Connection) -> bool:
+        """Give a waiting connection to an idle sibling: unregister, then send, then close. False: it stays here."""
+        if self.pair is None or connection.state > BODY or len(connection.buffer) > HANDED_MOST:
+            return False
+        mask = connection.mask
+        self.unwatch(connection)
+        try:
+            deadline = connection.deadline
+            if self.retiring and connection.state == HEAD and not connection.buffer:  # ours is the drain's, not its own
+                deadline = self.now + (self.config.keep_alive if connection.served else self.header_timeout)
+            head = HANDED_HEAD.pack(connection.served, deadline, bool(connection.seen))
+            socket.send_fds(self.pair, [head + connection.buffer], [connection.fd])
+        except OSError:  # the pair is full (EAGAIN, ENOBUFS): the connection stays
+            if mask:
+                self.watch(connection, mask)
+            return False
+        self.words[self.base + HANDED] += 1
+        connection.close()
+        return True
+
+    def siblings(self) -> int:
+        """How many siblings are idle."""
+        states = self.board.states.tolist()
+        own = states[self.base // scoreboard.WORDS - 1]
+        return states.count(scoreboard.IDLE) - (own == scoreboard.IDLE)
+
+    # ---- the end -----------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Accept what waits in the queue, then no more; finish what is begun. A worker that retires alone hands its
+        waiting connections to its siblings."""
+        if self.draining:
+            return
+        phase = self.words[scoreboard.PHASE]
+        retiring = self.retiring = phase == scoreboard.RUN
+        self.draining = True
+        self.keep_alive = min(self.keep_alive, GREETING)  # for those that are still finishing something
+        self.board.states[self.base // scoreboard.WORDS - 1] = scoreboard.LEAVING
+        self.publish()
+        self.on_leaving()
+        for acceptor in self.acceptors:
+            while phase == scoreboard.DRAIN and acceptor.accept(serve=False):
+                continue
+            self.unwatch(acceptor)
+            del self.table[acceptor.fd]
+            acceptor.socket.close()
+        self.acceptors.clear()
+        self.resting = 0.0
+        self.next_sweep = 0.0
+        if retiring and self.receiver is not None:  # or it would take back what it hands over
+            self.unwatch(self.receiver)
+            del self.table[self.receiver.fd]
+        for item in list(self.table.values()):
+            if isinstance(item, Connection):
+                item.drain()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Hand waiting connections to siblings, as many as the pair takes; the next sweep goes on with it."""
+        if self.retiring and self.siblings():
+            for item in list(self.table.values()):
+                if isinstance(item, Connection) and item.state <= BODY and not self.hand_over(item):
+                    return
+
+    def drained(self) -> bool:
+        """Nothing is held and nothing waits in the pair. Whoever sends into it is a sibling that will look itself."""
+        if self.count:
+            return False
+        if self.retiring and self.words[scoreboard.PHASE] == scoreboard.RUN:
+            return True  # siblings live on, and take what this one has handed over
+        return self.receiver is None or not self.receiver.receive()
+
+    def close(self) -> None:
+        self.mux.close()
+        if self.pair is not None:
+            os.close(self.pair.detach())

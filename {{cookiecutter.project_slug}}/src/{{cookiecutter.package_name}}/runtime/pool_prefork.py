@@ -1,0 +1,64 @@
+"""The prefork pool: worker processes that handle one request at a time, each with a sentry thread."""
+
+import faulthandler
+import os
+import signal
+
+from . import logs, scoreboard, signals
+from .config import Config
+from .errors import OK, SOFTWARE
+from .logs import log
+from .server import Context
+from .worker import Worker, WorkerFailed
+
+NAME = "prefork"
+
+
+def bounds(config: Config) -> tuple[int, int]:
+    """Fewest idle and most processes."""
+    return config.idle, config.max
+
+
+def slots(config: Config) -> int:
+    """Slots of the scoreboard: one per worker, and a few for those that leave while their successors start."""
+    return config.max + max(2, config.max // 8)
+
+
+def floor(config: Config, wanted: int) -> int:
+    """Idle processes to keep when so many idle workers are wanted."""
+    return wanted
+
+
+def rows(config: Config) -> int:
+    """Threads of a slot that the scoreboard shows one by one: none, a worker has one."""
+    return 0
+
+
+def run(context: Context, slot: int) -> int:
+    """A worker's life, from the fork to its exit status."""
+    words, base = context.board.words, context.board.base(slot)
+    context.board.mine = base
+    words[base + scoreboard.PID] = os.getpid()
+    wakeup = signals.Wakeup(signals.MEMBER)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    logs.setup("worker", context.config.log_level, not context.config.foreground)
+    faulthandler.enable()
+    worker = Worker(slot)
+    try:
+        function = getattr(context.handlers, "worker_init", None)
+        if function is not None:
+            function(worker)
+    except WorkerFailed as failure:
+        log.error("worker_init() gave up: %s", failure)
+        return SOFTWARE
+    except Exception:
+        log.exception("worker_init() failed")
+        return SOFTWARE
+    good = context.service.engine.work(context, slot, worker, wakeup)
+    function = getattr(context.handlers, "worker_exit", None)
+    if function is not None:
+        try:
+            function(worker)
+        except Exception:
+            log.exception("worker_exit() failed")
+    return OK if good else SOFTWARE

@@ -1,0 +1,95 @@
+"""What both pools share for the protocols `stream` and `line`: one connection, from accept to close."""
+
+import errno
+import faulthandler
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from .config import Config
+from .listeners import Listener, peer_of
+from .logs import log
+from .stream import Stream
+from .worker import Worker, WorkerFailed
+
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 0.1  # seconds for which accepting pauses when descriptors or memory have run out
+LINGERING = 2.0  # seconds in which a client that still sends after our end may notice it
+DISCARD = 2**20  # bytes that it may send in them
+TIMED_OUT = 75  # exit status of a process whose handler exceeded --request-timeout (EX_TEMPFAIL)
+Taken = tuple[socket.socket, Any]
+
+
+def accept(listener: Listener) -> Taken | None:
+    """One connection from the queue, or None when it is empty. Raises OSError when descriptors have run out."""
+    try:
+        sock, peer = listener.socket.accept()
+    except (BlockingIOError, ConnectionAbortedError):
+        return None  # a sibling was faster, or the client left
+    return sock, peer_of(peer)
+
+
+def opened(taken: Taken, config: Config, worker: Worker) -> Stream:
+    """The stream of a connection."""
+    sock, peer = taken
+    sock.settimeout(config.idle_timeout or None)
+    return Stream(sock, peer, worker)
+
+
+def serve(stream: Stream, service: Callable[[Stream], None], worker: Worker) -> bool:
+    """Serve one connection to its end. False when the handler failed: its traceback is in the log, and the worker
+    lives on."""
+    good = True
+    try:
+        service(stream)
+        stream.flush()
+        if not stream.closed:
+            stream.part(LINGERING, DISCARD)
+    except (WorkerFailed, SystemExit) as failure:
+        worker.failed(failure)
+        good = False
+    except BaseException as error:
+        if error is not stream.error:  # not the connection, so the handler
+            log.exception("serving %s failed", shown(stream))
+            good = False
+        elif isinstance(error, TimeoutError):
+            log.info("%s was silent for too long: closed", shown(stream))
+        else:
+            log.info("%s left: %s", shown(stream), stream.error.strerror or error)
+    finally:
+        if not good:
+            send_rest(stream)
+        stream.closed = True
+        stream.socket.close()
+    return good
+
+
+def send_rest(stream: Stream) -> None:
+    """What the handler wrote before it failed still goes to the client, if that is there."""
+    try:
+        stream.flush()
+        stream.part(LINGERING, DISCARD)
+    except (OSError, ValueError):
+        return
+
+
+def shown(stream: Stream) -> str:
+    return f"{stream.peer[0]}:{stream.peer[1]}" if stream.peer else "a local client"
+
+
+def hangs(stream: Stream, limit: float, now: float) -> bool:
+    """Has its handler run for more than --request-timeout without reading or writing?"""
+    since = stream.since
+    return bool(since) and now - since > limit
+
+
+def expire(streams: list[Stream], limit: float, ending: str) -> None:
+    """Say where handlers hang, and close their connections."""
+    log.error("%s: a handler runs for more than %g s (--request-timeout): %s",
+              ", ".join(shown(stream) for stream in streams), limit, ending)  # fmt: skip
+    faulthandler.dump_traceback(all_threads=True)
+    for stream in streams:
+        try:
+            stream.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue

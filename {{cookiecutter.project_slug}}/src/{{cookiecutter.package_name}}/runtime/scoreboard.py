@@ -1,0 +1,173 @@
+"""The scoreboard: anonymous shared memory in which each worker writes its own slot, and everybody reads.
+
+One board per generation, made by the supervisor before it forks the generation's server. A slot has one writer (its
+worker), so nothing is locked; a reader may see one word newer than another, which is good enough for counting.
+"""
+
+import mmap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+# Words of 64 bits in a slot. A multiple of 8 (a cache line), so that neighbours do not share one.
+WORDS = 120
+(PID, STATE, CONNECTIONS, ERRORS, ACCEPTED, HANDED, SINCE, LIVES, LOAD, RECEIVED, SENT, MICROSECONDS, THREADS,
+ THREADS_BUSY, WAITING, LOOK, WISH) = range(17)  # fmt: skip
+# SINCE: when the current request began, in monotonic milliseconds; 0 = none runs, or not for long (see `sentry`).
+# LOOK: when its sentry looked last, in monotonic milliseconds; 0 = it sleeps, because there is nothing to watch.
+# WISH: 1 when it has served its --max-requests, or grown above --max-memory, and wants to be replaced.
+# MICROSECONDS: the time that all requests together took; RECEIVED and SENT are bytes.
+
+# Then how long requests took: word LATENCY + n counts those of n bits of microseconds, that is of less than 2^n and
+# at least 2^(n-1). Each request is counted here and nowhere else, so their sum is the number of requests.
+LATENCY, BUCKETS = 17, 33
+# Then the user's counters and gauges, as doubles: exact for whole numbers up to 2^53.
+OWN, OWN_MOST = 50, 64
+# After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
+TEXT = 16384  # bytes
+ROW = 2  # words: the thread's number in the system, and when its current request began as in SINCE
+
+# States of a worker.
+FREE, STARTING, IDLE, BUSY, LEAVING = range(5)
+STATES = ("free", "starting", "idle", "busy", "leaving")
+
+# Words of the header.
+# BEAT: monotonic milliseconds of the latest tick of the server. FLOOR: idle workers that it keeps ready.
+# CRASHES: workers that died. RETRY: until when the crash throttle starts no worker, in monotonic milliseconds.
+PHASE, HEALTH, BEAT, FLOOR, CRASHES, RETRY = range(6)
+# Phases of a generation.
+# DRAIN: it ends, and empties the accept queue first. REPLACED: its successor takes over the queue.
+BEGIN, RUN, DRAIN, REPLACED = range(4)
+PHASES = ("starting", "running", "draining", "replaced")
+
+NOBODY = 2**32  # LOAD of a free slot or of a worker that is stuck: it takes no connections, so none wait for it
+
+
+class Slot(NamedTuple):
+    """One worker as a reader sees it."""
+
+    number: int
+    pid: int
+    state: int
+    connections: int
+    requests: int
+    errors: int
+    accepted: int
+    handed: int
+    since: int
+    received: int
+    sent: int
+    threads: int
+    threads_busy: int
+    waiting: int
+
+
+class Scoreboard:
+    """A header and `size` slots, each with `threads` rows. Free slots have state FREE."""
+
+    def __init__(self, size: int, threads: int = 0) -> None:
+        self.size = size
+        self.threads = threads
+        slots = (1 + size) * WORDS * 8
+        self.memory = mmap.mmap(-1, slots + TEXT + size * threads * ROW * 8)
+        whole = memoryview(self.memory)
+        self.text = whole[slots : slots + TEXT]
+        self.rows = whole[slots + TEXT :].cast("Q")
+        self.words = whole[:slots].cast("Q")
+        self.values = whole[:slots].cast("d")  # the same memory, for the user's counters and gauges
+        self.mine = 0  # where this process counts: base of its slot in a worker, the header in the server
+        self.gauges: list[int] = []  # which of the user's metrics are gauges
+        whole.release()
+        # Strided views over one word of all slots: `min(board.connections)` is one C loop.
+        self.connections = self.words[WORDS + CONNECTIONS :: WORDS]
+        self.loads = self.words[WORDS + LOAD :: WORDS]
+        self.states = self.words[WORDS + STATE :: WORDS]
+        for index in range(size):
+            self.loads[index] = NOBODY
+
+    def base(self, index: int) -> int:
+        """Where slot `index` begins in `words`: a worker writes `words[base + ERRORS] += 1`."""
+        return (1 + index) * WORDS
+
+    def take(self) -> int | None:
+        """A free slot, marked as starting; its counts go on from those of its last owner. None when all are taken."""
+        for index, state in enumerate(self.states):
+            if state == FREE:
+                self.states[index] = STARTING
+                self.words[self.base(index) + LIVES] += 1
+                return index
+        return None
+
+    def release(self, index: int) -> None:
+        """The worker of this slot is gone. What it counted stays: totals never fall. What it measured goes."""
+        base = self.base(index)
+        self.connections[index] = 0
+        self.loads[index] = NOBODY
+        for word in (PID, SINCE, THREADS, THREADS_BUSY, WAITING, LOOK, WISH):
+            self.words[base + word] = 0
+        for gauge in self.gauges:
+            self.values[base + OWN + gauge] = 0.0
+        self.words[base + STATE] = FREE
+
+    def record(self, base: int, seconds: float) -> None:
+        """Count a request that took so long. (The poller has this code in line.)"""
+        took = int(seconds * 1e6)
+        self.words[base + LATENCY + min(took.bit_length(), BUCKETS - 1)] += 1
+        self.words[base + MICROSECONDS] += took
+
+    def requests(self, index: int) -> int:
+        """Requests of one slot, those of its past owners included."""
+        start = self.base(index) + LATENCY
+        return sum(self.words[start : start + BUCKETS])
+
+    def slots(self) -> Iterator[Slot]:
+        """All slots that have a worker."""
+        for index in range(self.size):
+            base = self.base(index)
+            word = self.words[base : base + LATENCY].tolist()
+            if word[STATE] != FREE:
+                yield Slot(
+                    index, word[PID], word[STATE], word[CONNECTIONS], self.requests(index), word[ERRORS],
+                    word[ACCEPTED], word[HANDED], word[SINCE], word[RECEIVED], word[SENT], word[THREADS],
+                    word[THREADS_BUSY], word[WAITING],
+                )  # fmt: skip
+
+    def total(self, word: int) -> int:
+        """The sum of one word over all slots, past workers included."""
+        return sum(self.words[WORDS + word :: WORDS])
+
+    def latency(self) -> list[int]:
+        """Requests by bits of microseconds; BUCKETS numbers."""
+        return [self.total(LATENCY + bits) for bits in range(BUCKETS)]
+
+    def value(self, number: int) -> float:
+        """The sum of one of the user's metrics over all slots; what the server itself counted included."""
+        return sum(self.values[OWN + number :: WORDS])
+
+    def tally(self) -> tuple[int, int, int]:
+        """How many workers are idle, busy and starting. Those that leave count as neither."""
+        states = self.states.tolist()
+        return states.count(IDLE), states.count(BUSY), states.count(STARTING)
+
+    def show_threads(self, index: int, threads: list[tuple[int, int]], busy: int, waiting: int) -> None:
+        """Publish the threads of a host: the system's number and SINCE of each (as many as there are rows), how many
+        are busy, and how many jobs wait for one."""
+        base, start = self.base(index), index * self.threads * ROW
+        for row, (number, since) in enumerate(threads[: self.threads]):
+            self.rows[start + row * ROW] = number
+            self.rows[start + row * ROW + 1] = since
+        self.words[base + THREADS] = len(threads)
+        self.words[base + THREADS_BUSY] = busy
+        self.words[base + WAITING] = waiting
+        self.words[base + SINCE] = min((since for _, since in threads if since), default=0)
+
+    def shown_threads(self, index: int) -> list[tuple[int, int]]:
+        """The rows of a host."""
+        start = index * self.threads * ROW
+        number = min(self.words[self.base(index) + THREADS], self.threads)
+        words = self.rows[start : start + number * ROW].tolist()
+        return list(zip(words[::ROW], words[1::ROW], strict=True))
+
+    def close(self) -> None:
+        for view in (self.connections, self.loads, self.states, self.values, self.words, self.rows, self.text):
+            view.release()
+        self.memory.close()

@@ -1,0 +1,89 @@
+"""Signals: the table as data, and the pipe through which they reach a loop.
+
+A Python signal handler does nothing here; `signal.set_wakeup_fd` writes the signal's number into a pipe, which
+wakes the selector, and the loop acts. Ignored signals get a handler that does nothing instead of SIG_IGN: SIG_IGN
+would be inherited by programs that user code executes, a handler is reset by exec (signal(7)).
+"""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+# To the supervisor: what each signal asks for. The manual's table is compared with this one by a test.
+SUPERVISOR: Mapping[signal.Signals, str] = {
+    signal.SIGTERM: "stop",  # graceful; at once with -t, or the second time
+    signal.SIGINT: "halt",  # at once
+    signal.SIGQUIT: "halt",
+    signal.SIGHUP: "reload",
+    signal.SIGUSR1: "respawn",  # end the old generation's workers now
+    signal.SIGUSR2: "finish",  # graceful stop, never shortened by -t
+    signal.SIGTTIN: "more",  # idle floor + 1
+    signal.SIGTTOU: "fewer",
+    signal.SIGCHLD: "reap",
+}
+# To servers, hosts and workers: a terminal's Ctrl-C or a control group's kill reaches them all, so only TERM counts.
+MEMBER: Mapping[signal.Signals, str] = {signal.SIGTERM: "drain", signal.SIGCHLD: "reap"}
+
+IGNORED = tuple(
+    getattr(signal, name)
+    for name in "SIGINT SIGQUIT SIGHUP SIGUSR1 SIGUSR2 SIGPIPE SIGALRM SIGTSTP SIGTTIN SIGTTOU SIGURG SIGIO "
+    "SIGVTALRM SIGPROF SIGXFSZ SIGWINCH".split()
+    if hasattr(signal, name)
+)
+
+
+def nothing(number: int, frame: object) -> None:
+    """The handler of every signal: the wake-up pipe does the work."""
+
+
+class Wakeup:
+    """The pipe that signals arrive on; poll `fileno()`, then `take()` the actions asked for."""
+
+    def __init__(self, actions: Mapping[signal.Signals, str]) -> None:
+        self.actions = actions
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(self.writer, False)
+        for number in (*IGNORED, *actions):
+            signal.signal(number, nothing)
+        # A full pipe means that 64 Ki signals wait already: nothing is lost by dropping one more.
+        signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked some
+
+    def fileno(self) -> int:
+        return self.reader
+
+    def take(self) -> list[str]:
+        """The actions that arrived since the last call, in order, each at most once per call but for «stop»."""
+        try:
+            numbers = os.read(self.reader, 4096)
+        except BlockingIOError:
+            return []
+        asked = [self.actions[signal.Signals(n)] for n in numbers if n in self.actions]
+        return [a for i, a in enumerate(asked) if a not in asked[:i] or a in ("stop", "more", "fewer")]
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """No signal is delivered inside: around a fork, so that one meant for the child never wakes the parent's pipe."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def name(status: int) -> str:
+    """How a process ended, from its wait status: «exit status 1» or «signal SIGKILL»."""
+    if os.WIFSIGNALED(status):
+        try:
+            return f"signal {signal.Signals(os.WTERMSIG(status)).name}"
+        except ValueError:
+            return f"signal {os.WTERMSIG(status)}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"

@@ -1,0 +1,634 @@
+"""The supervisor: owns listeners, pidfile, signals and scoreboards; starts, replaces and stops generations.
+
+PID 1 in a container. One thread, one selector loop. It imports no user code, so no user code can crash it, and it
+never blocks: not on a client, not on a log, not on a server.
+"""
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from . import listeners as sockets
+from . import logs, scoreboard, signals
+from .config import ADDRESS_KEYS, Config, Service, changed, load
+from .control import Control
+from .daemon import Identity, Pidfile, ReadyPipe
+from .errors import OK, SOFTWARE, USAGE, StartError
+from .generation import Generation, Watcher
+from .listeners import Listener
+from .logs import log
+from .metrics import Figures
+from .notify import Notify
+from .scoreboard import Scoreboard
+from .server import LAST_WORDS, ServerProcess, flush
+from .throttle import Throttle
+
+TICK = 0.5
+MERCY = 2.0  # seconds beyond its own limits that a server gets before it is killed
+RETRY = 1.0  # seconds until the next attempt when no process could be made
+
+
+class Supervisor:
+    """`run` returns the exit status of the service."""
+
+    NAMED = 1.0  # seconds without a beat of the server's loop: the log says that it stands still
+    SILENCE = 3.0  # then the service is not ready any more
+    STANDSTILL = 30.0  # then the server is replaced
+
+    def __init__(
+        self, service: Service, config: Config, arguments: Sequence[str], ready: ReadyPipe | None,
+        relay: logs.Relay | None, activated: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.service = service
+        self.config = config
+        self.arguments = arguments
+        self.directory = os.getcwd()  # relative paths of a reload mean the same as at the start
+        self.ready_pipe = ready
+        self.relay = relay
+        self.activated = activated  # addresses of sockets that the starter has opened for us
+        self.pidfile: Pidfile | None = None
+        self.generations: list[Generation] = []
+        self.current: Generation | None = None  # the one that serves
+        self.next: Generation | None = None  # the one that starts
+        self.count = 0
+        self.was_ready = False
+        self.stopping = False
+        self.status = OK
+        self.reload_again = False
+        self.restart_due = float("inf")
+        self.drain_due = float("inf")
+        self.throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
+        self.listeners: list[Listener] = []
+        self.started = time.monotonic()
+        self.checked = self.started
+        self.beat = 0  # of the current server's loop, as last seen
+        self.stalled = 0.0  # seconds for which that beat has not changed while we were awake
+        self.control: Control | None = None
+        self.figures = Figures()  # what ended generations have counted
+        self.failed_reloads = 0
+        self.again = False  # `ctl restart`: after the end comes a new beginning
+        self.selector = selectors.DefaultSelector()
+        self.notify = Notify()
+        self.watchers: list[Watcher] = []  # wait for the reload that begins next; later they are the generation's
+
+    # ---- start ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """From the first bind to the last process. Raises StartError when it cannot even begin."""
+        config = self.config
+        identity = Identity(config.user, config.group)
+        if not config.foreground:
+            os.chdir("/")  # keep no file system busy
+        if config.pidfile:
+            self.pidfile = Pidfile(config.pidfile)
+            if self.pidfile.stale:
+                log.warning("pidfile %s named pid %s, which is gone: taken over", config.pidfile, self.pidfile.stale)
+        try:
+            self.listeners = self.bind(config, identity)
+            self.control = Control(self)
+            self.wakeup = signals.Wakeup(signals.SUPERVISOR)
+            self.watch(self.wakeup.fileno(), self.on_signal)
+            if self.relay is not None:
+                self.watch(self.relay.reader, self.relay.read)
+            try:
+                self.start_generation(config, self.listeners, identity)
+            except OSError as error:
+                raise StartError(f"cannot start the server: {error.strerror}; see the limits (ulimit -a)") from None
+            self.work()
+        finally:
+            self.clean_up()
+        if self.again and self.status == OK:
+            self.run_again()
+        return self.status
+
+    def run_again(self) -> None:
+        """`ctl restart`: this process becomes a new supervisor, by the same command in the same directory."""
+        os.chdir(self.directory)
+        if not self.config.foreground:
+            null = os.open(os.devnull, os.O_RDWR)  # nobody reads the relay any more
+            os.dup2(null, 1)
+            os.dup2(null, 2)
+        os.execve(sys.executable, sys.orig_argv, os.environ)
+
+    def bind(self, config: Config, identity: Identity) -> list[Listener]:
+        """The listeners of a configuration; those that exist already are kept."""
+        have = {listener.address: listener for listener in self.listeners}
+        made: list[Listener] = []
+        try:
+            for address in config.bind:
+                if address not in have:
+                    made.append(sockets.bind(address, identity.uid, identity.gid))
+        except StartError as error:
+            for listener in made:
+                listener.remove()
+            raise sockets.explained(error, address, self.listeners) from None
+        have.update({listener.address: listener for listener in made})
+        return [have[address] for address in dict.fromkeys(config.bind)]
+
+    def watch(self, fd: int, action: Callable[[], None]) -> None:
+        self.selector.register(fd, selectors.EVENT_READ, action)
+
+    def start_generation(self, config: Config, listeners: list[Listener], identity: Identity) -> None:
+        """Fork a server, without exec: it has every runtime module and nothing of the user's. Raises OSError when
+        there is no process, descriptor or memory left; then nothing has changed."""
+        with ExitStack() as undo:
+            board = Scoreboard(self.service.pool.slots(config), self.service.pool.rows(config))
+            undo.callback(board.close)
+            channel, theirs = socket.socketpair()
+            undo.callback(channel.close)
+            undo.callback(theirs.close)
+            lives, holding = os.pipe()
+            undo.callback(os.close, lives)
+            undo.callback(os.close, holding)
+            flush()
+            with signals.blocked():
+                pid = os.fork()
+                if not pid:
+                    self.shed(listeners, channel, lives)
+                    ServerProcess(self.service, config, board, listeners, theirs, identity).run()
+            undo.pop_all()
+        theirs.close()
+        os.close(holding)
+        self.count += 1
+        generation = Generation(self.count, pid, config, board, listeners, channel, lives)
+        generation.watchers, self.watchers = self.watchers, []
+        if config.start_timeout:
+            generation.deadline = generation.born + config.start_timeout
+        self.generations.append(generation)
+        self.next = generation
+        self.watch(channel.fileno(), lambda: self.on_report(generation))
+        self.watch(lives, lambda: self.on_last_gone(generation))
+
+    def shed(self, listeners: list[Listener], channel: socket.socket, lives: int) -> None:
+        """In the new server: close what belongs to the supervisor alone."""
+        keep = {listener.socket.fileno() for listener in listeners}
+        watched = {key.fd for key in self.selector.get_map().values()}
+        for fd in watched - keep - {self.wakeup.fileno()}:
+            os.close(fd)
+        self.selector.close()
+        self.wakeup.close()
+        for generation in self.generations:
+            generation.channel.detach()  # closed above, by its number
+        channel.close()
+        os.close(lives)
+        for listener in self.listeners:
+            if listener.socket.fileno() not in keep:
+                listener.socket.close()
+        if self.control is not None:
+            for desk in self.control.desks:
+                for sock in desk.sockets():
+                    if sock.fileno() in watched:
+                        sock.detach()  # closed above, by its number
+                    else:
+                        sock.close()  # accepting pauses there
+        if self.pidfile is not None:
+            os.close(self.pidfile.descriptor)
+        if self.ready_pipe is not None:
+            self.ready_pipe.close()
+        self.notify.close()
+
+    # ---- the loop ------------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Until everything has stopped."""
+        while self.generations or not self.stopping:
+            now = time.monotonic()
+            due = min(now + TICK, self.restart_due, self.drain_due, self.notify.due,
+                      *(g.deadline for g in self.generations))  # fmt: skip
+            for key, _ in self.selector.select(max(0.0, due - now)):
+                key.data()
+            self.check_timers(time.monotonic())
+
+    def check_timers(self, now: float) -> None:
+        for generation in list(self.generations):
+            if now >= generation.deadline:
+                self.on_deadline(generation, now)
+        if now >= self.restart_due:
+            self.restart_due = float("inf")
+            if not self.stopping and self.next is None:
+                self.start_again()
+        if now >= self.drain_due:
+            self.drain_due = float("inf")
+            self.begin_drain()
+        self.check_beat(now)
+        if self.control is not None:
+            self.control.expire(now)
+        self.notify.beat(now, self.stopping or self.next is not None)
+
+    def on_deadline(self, generation: Generation, now: float) -> None:
+        """A generation has had its time: for its start, or for its end."""
+        if generation.killed:  # and still somebody holds its pipe: a process that user code has forked
+            log.warning("processes that workers of generation %d have started are still there", generation.number)
+            self.on_last_gone(generation)
+            return
+        if generation is self.next:
+            limit = generation.config.start_timeout
+            waited = "worker_init()" if generation.listens else "importing the handlers, or init(),"
+            generation.failure = (SOFTWARE, f"not ready within {limit:g} s (--start-timeout): {waited} did not return")
+        elif generation.pid:
+            log.error("generation %d does not end: killed", generation.number)
+        generation.killed = True
+        generation.deadline = now + MERCY
+        generation.kill()
+
+    def start_again(self) -> None:
+        """The next generation with what is known to work."""
+        try:
+            self.start_generation(self.config, self.listeners, self.identity())
+        except (OSError, StartError) as error:
+            log.error("cannot start the server: %s; trying again", getattr(error, "strerror", "") or error)
+            self.restart_due = time.monotonic() + RETRY
+
+    def identity(self) -> Identity:
+        return Identity(self.config.user, self.config.group)
+
+    def check_beat(self, now: float) -> None:
+        """Is the current server's loop alive? Time in which we did not run ourselves (SIGSTOP, a suspended machine)
+        is not held against it."""
+        awake, self.checked = min(now - self.checked, 2 * TICK), now
+        generation = self.current
+        beat = generation.board.words[scoreboard.BEAT] if generation is not None else 0
+        if generation is None or beat != self.beat or generation.halted or self.stopping:
+            if self.stalled > self.NAMED:
+                log.info("the server's loop runs again")
+            self.beat, self.stalled = beat, 0.0
+            return
+        before, self.stalled = self.stalled, self.stalled + awake
+        if before <= self.NAMED < self.stalled:
+            log.error("the server (pid %d) stands still: it was stopped, or a periodic function or health() does not"
+                      " return", generation.pid)  # fmt: skip
+        if before <= self.STANDSTILL < self.stalled:
+            log.error("the server (pid %d) has stood still for %.0f s: replaced", generation.pid, self.stalled)
+            os.kill(generation.pid, signal.SIGKILL)  # its workers finish what they have
+
+    def on_signal(self) -> None:
+        for action in self.wakeup.take():
+            if action == "reap":
+                self.reap()
+            elif action == "stop":
+                if self.config.immediate or self.stopping:
+                    self.halt("TERM")
+                else:
+                    self.stop("TERM")
+            elif action == "finish":
+                self.stop("USR2")
+            elif action == "halt":
+                self.halt("INT or QUIT")
+            elif action == "reload":
+                self.reload()
+            elif action == "respawn":
+                self.respawn()
+            elif action in ("more", "fewer") and not (self.config.foreground and os.isatty(2)):
+                for generation in self.generations:
+                    generation.tell("floor+1" if action == "more" else "floor-1")
+
+    def reap(self) -> None:
+        """Collect every child, known or not: PID 1 inherits orphans."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for generation in list(self.generations):
+                if generation.pid == pid:
+                    self.on_server_end(generation, status)
+
+    # ---- what a server reports -----------------------------------------------------------------------------------
+
+    def on_report(self, generation: Generation) -> None:
+        """Read what a server says, until there is no more for now."""
+        while generation in self.generations and self.read_report(generation):
+            continue
+
+    def read_report(self, generation: Generation) -> bool:
+        """False when nothing more is there."""
+        try:
+            data = generation.channel.recv(65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            if generation.channel.fileno() in self.selector.get_map():
+                self.selector.unregister(generation.channel.fileno())
+            return False
+        *lines, generation.rest = (generation.rest + data).split(b"\n")
+        for line in lines:
+            word, _, rest = line.decode("utf-8", "replace").partition(" ")
+            if word == "listening":
+                self.on_listening(generation)
+            elif word == "ready":
+                self.on_ready(generation)
+            elif word == "failed":
+                status, _, reason = rest.partition(" ")
+                generation.failure = (int(status), reason)
+        return True
+
+    def on_listening(self, generation: Generation) -> None:
+        generation.listens = True
+        if self.stopping:
+            return  # we are stopping: they are closed
+        for listener in generation.listeners:
+            if not listener.listening or generation.number == 1:
+                log.info("listening on %s", listener.shown(self.service.protocol.NAME))
+            listener.listening = True
+
+    def on_ready(self, generation: Generation) -> None:
+        """The first worker of a generation can work: this one event is readiness, for everybody who asks."""
+        if generation is not self.next:
+            return  # it is being stopped already
+        self.current, self.next = generation, None
+        generation.deadline = float("inf")
+        generation.board.words[scoreboard.PHASE] = scoreboard.RUN
+        logging.getLogger().setLevel(generation.config.log_level.upper())
+        took = time.monotonic() - generation.born
+        log.info("ready: generation %d after %.0f ms", generation.number, took * 1000)
+        stale = [one for one in self.listeners if one not in generation.listeners]
+        self.listeners = generation.listeners
+        self.config = generation.config
+        self.throttle.adopt(self.config.fast_time, self.config.fast_max, self.config.restart_max)
+        for older in self.generations:
+            if older is not generation and not older.halted:
+                self.drain(older, "drain" if any(one in stale for one in older.listeners) else "yield")
+        for listener in stale:
+            listener.remove()
+        self.was_ready = True
+        self.notify.send("READY=1", f"STATUS=serving, generation {generation.number}")
+        if self.ready_pipe is not None:
+            self.flush_relay()
+            self.ready_pipe.verdict(OK)
+            self.ready_pipe = None
+        tell(generation.watchers, True, f"generation {generation.number} serves")
+        self.reload_if_asked()
+
+    def on_server_end(self, generation: Generation, status: int) -> None:
+        """A server has ended: as asked, failed to start, or crashed."""
+        pid, generation.pid = generation.pid, 0
+        was_current = generation is self.current
+        was_next = generation is self.next
+        self.current = None if was_current else self.current
+        self.next = None if was_next else self.next
+        self.on_report(generation)  # its last words may still be in the socket
+        reason = (
+            generation.failure[1] if generation.failure
+            else f"the server (pid {pid}, generation {generation.number}) ended with {signals.name(status)}"
+        )  # fmt: skip
+        if self.stopping:
+            if generation.failure and self.status == OK and not self.was_ready:
+                self.status = generation.failure[0]
+        elif was_next:
+            self.on_failed_start(generation, reason)
+        elif was_current:
+            if generation.failure:
+                self.give_up(generation.failure[0], reason)
+            else:
+                self.restart(generation, reason)
+        elif status:
+            log.warning("generation %d, which was draining: %s", generation.number, reason)
+        if not generation.alive:
+            self.forget(generation)
+        elif status:
+            self.drain(generation)  # its workers have seen that it is gone: they get as long as they would have had
+        else:
+            generation.deadline = time.monotonic() + MERCY  # it has seen its last worker go
+
+    def on_failed_start(self, generation: Generation, reason: str) -> None:
+        for listener in generation.listeners:
+            if listener not in self.listeners:
+                listener.remove()
+        if self.current is not None:
+            text = f"reload failed: {reason}; generation {self.current.number} serves on"
+            self.failed_reloads += 1
+            log.error(text)
+            self.notify.send("READY=1", f"STATUS=serving, generation {self.current.number}; {text}")
+            tell(generation.watchers, False, reason)
+            self.reload_if_asked()
+        elif self.was_ready:
+            tell(generation.watchers, False, reason)
+            self.restart(generation, reason)
+        else:
+            self.give_up(generation.failure[0] if generation.failure else SOFTWARE, reason)
+
+    def restart(self, generation: Generation, reason: str) -> None:
+        """A server that served is gone: start the next generation without waiting for its workers."""
+        delay = self.throttle.died(time.monotonic() - generation.born)
+        if delay is None:
+            self.give_up(SOFTWARE, f"{reason}; {self.throttle.crashes} crashes (--restart-max)")
+            return
+        log.error("%s; the next generation starts%s", reason, f" in {delay:.1f} s" if delay else "")
+        self.restart_due = time.monotonic() + delay
+
+    def give_up(self, status: int, reason: str) -> None:
+        """The service cannot work: say why, stop what is left, and exit with `status`."""
+        self.status = status
+        self.say(reason)
+        self.stopping = True
+        self.tell_all("the service has given up")
+        self.next = None
+        for generation in self.generations:
+            self.end_now(generation)
+
+    def say(self, reason: str) -> None:
+        """The one line, for people: on the terminal while there is one, else in the log."""
+        if self.ready_pipe is not None:
+            self.flush_relay()
+            self.ready_pipe.say(f"{self.config.name}: {reason}")
+        elif self.config.foreground:
+            logs.put(2, f"{self.config.name}: {reason}\n".encode())
+        else:
+            log.critical(reason)
+
+    def flush_relay(self) -> None:
+        if self.relay is not None:
+            self.relay.read()
+
+    def on_last_gone(self, generation: Generation) -> None:
+        """End-of-file of the pipe whose write ends all processes of a generation hold."""
+        self.selector.unregister(generation.lives)
+        os.close(generation.lives)
+        generation.alive = False
+        self.reap()
+        if not generation.pid:
+            self.forget(generation)
+
+    def forget(self, generation: Generation) -> None:
+        """Nothing is left of it."""
+        if generation not in self.generations:
+            return
+        self.generations.remove(generation)
+        if generation.channel.fileno() in self.selector.get_map():  # it may have reported its end already
+            self.selector.unregister(generation.channel.fileno())
+        generation.channel.close()
+        self.figures.keep(generation.board)
+        generation.board.close()
+
+    # ---- reload --------------------------------------------------------------------------------------------------
+
+    def reload(self) -> None:
+        """A new generation with new configuration and code; the old one serves until the new one is ready."""
+        if self.stopping:
+            log.warning("reload ignored: the service is stopping")
+            self.tell_all("the service is stopping")
+            return
+        if self.next is not None:
+            log.info("reload: generation %d is still starting; another one follows it", self.next.number)
+            self.reload_again = True
+            return
+        self.notify.reloading()
+        made: list[Listener] = []
+        try:
+            config = self.load_again()
+            identity = Identity(config.user, config.group)
+            listeners = self.bind(config, identity)
+            made = [one for one in listeners if one not in self.listeners]
+            log.info("reload: starting generation %d", self.count + 1)
+            self.start_generation(config, listeners, identity)
+        except (StartError, OSError) as error:
+            for listener in made:
+                listener.remove()
+            text = f"reload refused: {error}; generation {self.current.number if self.current else 0} serves on"
+            self.failed_reloads += 1
+            log.error(text)
+            self.notify.send("READY=1", f"STATUS={text}")
+            watchers, self.watchers = self.watchers, []
+            tell(watchers, False, str(error))
+            return
+        self.restart_due = float("inf")
+
+    def load_again(self) -> Config:
+        """The configuration as it is now; relative paths mean what they meant at the start."""
+        os.chdir(self.directory)
+        try:
+            config = load(self.service, self.arguments, os.environ)
+        finally:
+            if not self.config.foreground:
+                os.chdir("/")
+        keep_start_scope(self.config, config)
+        use_activated(config, self.activated)
+        return config
+
+    def reload_if_asked(self) -> None:
+        """A reload that was asked for while a generation was starting."""
+        if self.reload_again:
+            self.reload_again = False
+            self.reload()
+
+    def respawn(self) -> None:
+        """End the workers now, start a new generation."""
+        if self.stopping or self.next is not None:
+            log.warning("respawn ignored: the service is %s", "stopping" if self.stopping else "starting")
+            return
+        log.info("respawn: workers end now")
+        self.current = None
+        for generation in self.generations:
+            self.end_now(generation)
+        self.start_again()
+
+    def tell_all(self, text: str) -> None:
+        """No reload that somebody waits for will come to an end."""
+        waiting, self.watchers = self.watchers, []
+        for generation in self.generations:
+            waiting += generation.watchers
+        tell(waiting, False, text)
+
+    # ---- stop ----------------------------------------------------------------------------------------------------
+
+    def stop(self, cause: str) -> None:
+        """Graceful: not ready first, then after --stop-delay the drain."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self.restart_due = float("inf")
+        self.notify.send("STOPPING=1", "STATUS=draining")
+        log.info("stopping gracefully (%s)", cause)
+        self.tell_all("the service is stopping")
+        if self.next is not None:
+            self.end_now(self.next)
+            self.next = None
+        self.drain_due = time.monotonic() + self.config.stop_delay
+
+    def begin_drain(self) -> None:
+        for listener in self.listeners:
+            listener.remove()  # the workers hold it until they have emptied its queue
+        for generation in self.generations:
+            if not generation.halted:
+                self.drain(generation)
+
+    def drain(self, generation: Generation, command: str = "drain") -> None:
+        """Let it end. With "yield" it leaves what waits in the accept queue to its successor."""
+        limit = generation.config.drain_timeout
+        if limit and generation.deadline == float("inf"):
+            generation.deadline = time.monotonic() + limit + LAST_WORDS + MERCY
+        generation.tell(command)
+
+    def halt(self, cause: str) -> None:
+        """At once: requests in flight are cut off, exit() still runs."""
+        if not self.stopping or not all(g.halted for g in self.generations):
+            log.info("stopping at once (%s)", cause)
+        if not self.stopping:
+            self.notify.send("STOPPING=1", "STATUS=stopping at once")
+        self.stopping = True
+        self.tell_all("the service is stopping")
+        self.drain_due = self.restart_due = float("inf")
+        for listener in self.listeners:
+            listener.remove()
+        for generation in self.generations:
+            self.end_now(generation)
+
+    def end_now(self, generation: Generation) -> None:
+        if not generation.halted:
+            generation.halted = True
+            generation.deadline = time.monotonic() + LAST_WORDS + MERCY
+            generation.tell("halt")
+
+    def clean_up(self) -> None:
+        """Leave nothing behind."""
+        if self.control is not None:
+            self.control.close()
+        for listener in self.listeners:
+            listener.remove()
+        if self.pidfile is not None:
+            self.pidfile.remove()
+        self.flush_relay()
+        if self.stopping and self.status == OK:
+            log.info("stopped")
+            self.flush_relay()
+
+
+def keep_start_scope(old: Config, new: Config) -> None:
+    """What only a restart changes stays as it is, and the log says so."""
+    for warning in new.warnings:
+        log.warning(warning)
+    for name in changed(old, new):
+        log.warning("--%s changes only on a restart, not on a reload", name)
+        key = name.replace("-", "_")
+        new.set(key, getattr(old, key), old.source[key])
+
+
+def use_activated(config: Config, activated: Sequence[str]) -> None:
+    """Sockets that the starter opened (LISTEN_FDS) replace the addresses of the configuration. Raises StartError (2)
+    for an address on the command line: which of the two is meant?"""
+    if not activated:
+        return
+    for key in ADDRESS_KEYS:
+        source, name = config.source[key], key.replace("_", "-")
+        if source == "flag":
+            raise StartError(f"--{name}: an address beside inherited sockets (LISTEN_FDS): remove one of them", USAGE)
+        if source != "default":
+            log.warning("%s from the %s is ignored: the sockets are inherited (LISTEN_FDS)", name, source)
+    config.bind = tuple(activated)
+
+
+def tell(watchers: list[Watcher], worked: bool, text: str) -> None:
+    """Say how a reload has ended, once."""
+    waiting, watchers[:] = list(watchers), []
+    for watcher in waiting:
+        watcher(worked, text)

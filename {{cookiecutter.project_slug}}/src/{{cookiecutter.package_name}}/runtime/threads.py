@@ -1,0 +1,257 @@
+"""A pool of threads in one process: idle ones wait each at a gate of its own, and jobs go straight to one of them.
+
+No queue stands between the loop and a thread: a job is put down and a gate opened. Only when no thread is idle, jobs
+wait, and each that waits has a thread started for it up to the ceiling. The lock is held for a few assignments, never
+while a job or any other user code runs.
+"""
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import ModuleType
+
+from . import sizing
+from .logs import log
+from .throttle import Throttle
+from .worker import Worker, WorkerFailed
+
+Job = Callable[["PoolThread"], None]
+# Seconds after which a thread that waits for the interpreter asks for it, again and again: 10,000 threads with work at
+# the same time would spend all processors on asking. So all together ask 50,000 times a second at most.
+SWITCH, SWITCH_EACH = 0.005, 0.00002
+RETRY = 1.0  # seconds until the next attempt when the system starts no more threads
+
+
+class PoolThread(threading.Thread):
+    """One thread, with the Worker object that its handlers see."""
+
+    def __init__(self, pool: "Threads", number: int) -> None:
+        super().__init__(name=f"worker-{number}", daemon=True)
+        self.pool = pool
+        self.number = number
+        self.worker = Worker(number)
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.job: Job | None = None
+        self.since = 0.0  # when the handler that it runs as the loop's thread began; 0 = none
+        self.working = 0.0  # when the job that it runs began; 0 = none, -1 = it leads the loop
+        self.born = time.monotonic()
+
+    def run(self) -> None:
+        self.pool.live(self)
+
+
+class Threads:
+    """Grows and shrinks between `floor` idle and `ceiling` in all by the same policy as processes do.
+
+    `on_first` is called when the first thread has come through worker_init(), `on_hopeless` when none does; `on_tick`
+    once a second.
+    """
+
+    def __init__(self, handlers: ModuleType, floor: int, ceiling: int, throttle: Throttle) -> None:
+        self.handlers = handlers
+        self.floor = floor
+        self.ceiling = ceiling
+        self.throttle = throttle
+        self.lock = threading.Lock()
+        self.all: dict[int, PoolThread] = {}
+        self.idle: list[PoolThread] = []
+        self.waiting: deque[Job] = deque()
+        self.starting = 0
+        self.count = 0
+        self.not_before = 0.0
+        self.history: list[int] = []
+        self.resizing = self.unsettled = False  # threads are being started; there may be more to do
+        self.stopping = False
+        self.empty = threading.Event()  # set when the last thread has gone
+        self.on_first: Callable[[], None] = lambda: None
+        self.on_hopeless: Callable[[], None] = lambda: None
+        self.on_tick: Callable[[], None] = lambda: None
+        self.ever = False  # some thread has come through worker_init()
+
+    # ---- what a thread does ------------------------------------------------------------------------------------
+
+    def live(self, thread: PoolThread) -> None:
+        """A thread's life: worker_init, jobs, worker_exit."""
+        good = self.enter(thread)
+        while good:
+            job = self.next_job(thread)
+            if job is None:
+                break
+            thread.working = time.monotonic()
+            try:
+                job(thread)
+            except BaseException:
+                log.critical("a job of the pool failed", exc_info=True)
+                thread.worker.failure = "a job of the pool failed"
+            thread.working = 0.0
+            del job  # what it holds, such as a connection, is not to outlive it
+            if thread.worker.failure:
+                break
+        self.leave(thread, good)
+
+    def enter(self, thread: PoolThread) -> bool:
+        function = getattr(self.handlers, "worker_init", None)
+        try:
+            if function is not None:
+                function(thread.worker)
+        except WorkerFailed as failure:
+            log.error("worker_init() gave up: %s", failure)
+            return False
+        except BaseException:
+            log.exception("worker_init() failed")
+            return False
+        with self.lock:
+            self.starting -= 1
+            first, self.ever = not self.ever, True
+        if first:
+            self.on_first()
+        return True
+
+    def next_job(self, thread: PoolThread) -> Job | None:
+        """Wait for work. None: the thread is to leave."""
+        with self.lock:
+            if thread.job is not None:  # it was started for this one
+                job, thread.job = thread.job, None
+                return job
+            if len(self.all) - self.starting > self.ceiling:  # started for an urgent job
+                return None
+            waited = self.waiting.popleft() if self.waiting else None
+            if waited is None:
+                if self.stopping:
+                    return None
+                self.idle.append(thread)
+        if waited is not None:
+            self.resize()  # no thread is idle: more are needed
+            return waited
+        thread.gate.acquire()
+        given, thread.job = thread.job, None
+        return given
+
+    def leave(self, thread: PoolThread, good: bool) -> None:
+        function = getattr(self.handlers, "worker_exit", None) if good else None
+        try:
+            if function is not None:
+                function(thread.worker)
+        except BaseException:
+            log.exception("worker_exit() failed")
+        delay: float | None = 0.0
+        with self.lock:
+            del self.all[thread.number]
+            if not good:
+                self.starting -= 1
+                if thread.job is not None:
+                    self.waiting.appendleft(thread.job)
+            if not good or thread.worker.failure:
+                delay = self.throttle.died(time.monotonic() - thread.born)
+                self.not_before = time.monotonic() + (delay or 0.0)
+            if not self.all and self.stopping:
+                self.empty.set()
+        if delay is None or (not self.ever and self.throttle.hopeless):
+            self.on_hopeless()
+        elif delay:
+            log.warning("threads fail too fast: the next one starts in %.1f s", delay)
+        self.resize()
+
+    # ---- what the loop does ------------------------------------------------------------------------------------
+
+    def submit(self, job: Job, urgent: bool = False) -> None:
+        """Give a job to an idle thread, to a new one, or let it wait until one is free. An urgent one does not wait:
+        there may be one thread above the ceiling for it."""
+        thread = None
+        with self.lock:
+            if self.idle:
+                idle = self.idle.pop()
+                idle.job = job
+                idle.gate.release()
+            elif urgent and not self.stopping:
+                thread = self.add()
+                thread.job = job
+            else:
+                self.waiting.append(job)
+            short = bool(self.waiting) or len(self.idle) * 2 < self.floor
+        if thread is not None:
+            self.start([thread])
+        elif short:
+            self.resize()
+
+    def resize(self) -> None:
+        """Start or retire threads as the sizing policy says, and start one for each job that waits. One thread at a
+        time does this: each start waits for the new thread, and many that do so keep each other from running."""
+        with self.lock:
+            self.unsettled = True
+            if self.resizing:
+                return  # whoever is at it looks once more
+            self.resizing = True
+        while self.settle():
+            continue
+
+    def settle(self) -> bool:
+        """One step of it. False when nothing has changed since the last one."""
+        with self.lock:
+            if not self.unsettled or self.stopping or time.monotonic() < self.not_before:
+                self.resizing = False
+                return False
+            self.unsettled = False
+            idle, starting, total = len(self.idle), self.starting, len(self.all)
+            busy = max(0, total - idle - starting)
+            change = sizing.change(idle, busy, starting, self.floor, self.ceiling, self.history)
+            if self.waiting:
+                change = max(change, min(len(self.waiting) - starting, self.ceiling - total))
+            if change < 0:
+                self.history.clear()
+                for thread in [self.idle.pop(0) for _ in range(min(-change, idle))]:
+                    thread.gate.release()  # without a job: it leaves
+            made = [self.add() for _ in range(change)]
+            sys.setswitchinterval(max(SWITCH, len(self.all) * SWITCH_EACH))
+        self.start(made)
+        return True
+
+    def start(self, made: list[PoolThread]) -> None:
+        """Start new threads, until the system's or the container's limit is reached."""
+        for at, thread in enumerate(made):
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self.forget(made[at:], str(error))
+                return
+
+    def add(self) -> PoolThread:
+        """A new thread, not started yet; the lock is held."""
+        self.count += 1
+        thread = PoolThread(self, self.count)
+        self.all[thread.number] = thread
+        self.starting += 1
+        return thread
+
+    def forget(self, made: list[PoolThread], reason: str) -> None:
+        """Threads that could not be started; their jobs wait for others."""
+        with self.lock:
+            for one in made:
+                del self.all[one.number]
+                self.starting -= 1
+                if one.job is not None:
+                    self.waiting.appendleft(one.job)
+            self.not_before = time.monotonic() + RETRY
+        log.error("cannot start a thread: %s; trying again in a second", reason)
+
+    def tick(self) -> None:
+        """Once a second: remember how many are idle, and shrink what is too much."""
+        self.on_tick()
+        with self.lock:
+            self.history = [*self.history[1 - sizing.CALM :], len(self.idle)]
+        self.resize()
+        self.on_tick()  # shows what that has changed
+
+    def stop(self, timeout: float | None) -> bool:
+        """Let all threads leave after their jobs; True when they have."""
+        with self.lock:
+            self.stopping = True
+            idle, self.idle = self.idle, []
+            if not self.all:
+                self.empty.set()
+        for thread in idle:
+            thread.gate.release()
+        return self.empty.wait(timeout)

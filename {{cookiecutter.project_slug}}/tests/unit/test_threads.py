@@ -1,0 +1,225 @@
+"""The pool of threads: no job is lost, none waits while a thread is idle, and the pool follows the load."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+
+from {{ cookiecutter.package_name }}.runtime.threads import PoolThread, Threads
+from {{ cookiecutter.package_name }}.runtime.throttle import Throttle
+
+DEADLINE = 10.0
+
+
+class Handlers(ModuleType):
+    """What a user's module has of interest here."""
+
+    def __init__(self) -> None:
+        super().__init__("handlers")
+        self.entered: list[int] = []
+        self.left: list[int] = []
+        self.refusals = 0
+
+    def worker_init(self, worker: object) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise RuntimeError("no database")
+        self.entered.append(worker.number)  # type: ignore[attr-defined]
+
+    def worker_exit(self, worker: object) -> None:
+        self.left.append(worker.number)  # type: ignore[attr-defined]
+
+
+Make = Callable[[int, int], Threads]
+
+
+@pytest.fixture
+def handlers() -> Handlers:
+    return Handlers()
+
+
+@pytest.fixture
+def make(handlers: Handlers) -> Iterator[Make]:
+    pools = []
+
+    def make(floor: int, ceiling: int) -> Threads:
+        pools.append(Threads(handlers, floor, ceiling, Throttle(5.0, 5, 0)))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        assert pool.stop(DEADLINE)
+        assert not pool.all
+
+
+class Jobs:
+    """Jobs that wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.running = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.done = threading.Semaphore(0)
+
+    def __call__(self, thread: PoolThread) -> None:
+        self.running.release()
+        assert self.gate.wait(DEADLINE)
+        self.done.release()
+
+    def wait_running(self, count: int) -> None:
+        for _ in range(count):
+            assert self.running.acquire(timeout=DEADLINE)
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_each_job_has_a_thread_up_to_the_ceiling(make: Make) -> None:
+    pool, jobs = make(2, 6), Jobs()
+    for _ in range(8):
+        pool.submit(jobs)
+    jobs.wait_running(6)
+    assert not jobs.running.acquire(blocking=False)
+    assert len(pool.all) == 6
+    jobs.gate.set()
+    jobs.wait_running(2)
+
+
+def test_urgent_job_does_not_wait(make: Make) -> None:
+    pool, jobs = make(1, 1), Jobs()
+    pool.submit(jobs)
+    jobs.wait_running(1)
+    pool.submit(jobs, urgent=True)
+    jobs.wait_running(1)
+    jobs.gate.set()
+    for _ in range(2):
+        assert jobs.done.acquire(timeout=DEADLINE)
+    probe = Jobs()
+    probe.gate.set()
+    pool.submit(probe)
+    assert probe.done.acquire(timeout=DEADLINE)
+
+
+def test_shrinks_after_calm(make: Make) -> None:
+    pool, jobs = make(1, 8), Jobs()
+    for _ in range(8):
+        pool.submit(jobs)
+    jobs.wait_running(8)
+    jobs.gate.set()
+    wait_until(lambda: len(pool.idle) == 8)
+    for _ in range(60):
+        pool.tick()
+    assert len(pool.idle) == 1
+    wait_until(lambda: len(pool.all) == 1)
+
+
+def test_every_thread_enters_and_leaves(make: Make, handlers: Handlers) -> None:
+    pool, jobs = make(3, 3), Jobs()
+    jobs.gate.set()
+    for _ in range(30):
+        pool.submit(jobs)
+    jobs.wait_running(30)
+    assert pool.stop(DEADLINE)
+    assert sorted(handlers.left) == sorted(handlers.entered)
+    assert len(handlers.entered) == 3
+
+
+def test_thread_that_fails_is_replaced(make: Make) -> None:
+    pool, jobs = make(1, 1), Jobs()
+    jobs.gate.set()
+
+    def fail(thread: PoolThread) -> None:
+        thread.worker.failure = "on purpose"
+
+    pool.submit(fail)
+    pool.submit(jobs)
+    jobs.wait_running(1)
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit])
+def test_job_that_fails_does_not_cost_a_thread(make: Make, error: type[BaseException]) -> None:
+    pool, jobs = make(1, 1), Jobs()
+    jobs.gate.set()
+
+    def fail(thread: PoolThread) -> None:
+        raise error("on purpose")
+
+    pool.submit(fail)
+    pool.submit(jobs)
+    jobs.wait_running(1)
+
+
+def test_worker_init_may_fail_now_and_then(make: Make, handlers: Handlers) -> None:
+    handlers.refusals = 2
+    pool, jobs, first = make(1, 1), Jobs(), threading.Event()
+    pool.on_first = first.set
+    jobs.gate.set()
+    pool.submit(jobs)
+    jobs.wait_running(1)
+    assert first.is_set()
+    assert len(handlers.entered) == 1
+
+
+def test_worker_init_that_always_fails_is_hopeless(make: Make, handlers: Handlers) -> None:
+    handlers.refusals = 10**6
+    pool, hopeless = make(1, 1), threading.Event()
+
+    def give_up() -> None:
+        hopeless.set()
+        pool.stopping = True
+
+    pool.on_hopeless = give_up
+    pool.resize()
+    assert hopeless.wait(DEADLINE)
+
+
+def test_system_limit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no more threads can be started, jobs wait for those that are there."""
+    pool, jobs = make(1, 4), Jobs()
+    pool.submit(jobs)
+    jobs.wait_running(1)
+    with monkeypatch.context() as patch:
+
+        def refuse(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refuse)
+        pool.submit(jobs)
+        pool.submit(jobs, urgent=True)
+    jobs.gate.set()
+    for _ in range(3):
+        assert jobs.done.acquire(timeout=DEADLINE)
+    assert pool.starting == 0
+
+
+def test_many_submitters_lose_nothing(make: Make) -> None:
+    """Threads grow, shrink, fail and wait all at once."""
+    pool, counted, lock = make(2, 8), [0], threading.Lock()
+    finished = threading.Event()
+
+    def job(thread: PoolThread) -> None:
+        with lock:
+            counted[0] += 1
+            if counted[0] == 4000:
+                finished.set()
+            thread.worker.failure = "now and then" if counted[0] % 500 == 0 else ""
+
+    def submit() -> None:
+        for number in range(1000):
+            pool.submit(job, urgent=number % 100 == 0)
+            if number % 50 == 0:
+                pool.tick()
+
+    pool.throttle = Throttle(0.0, 10**6, 0)
+    submitters = [threading.Thread(target=submit) for _ in range(4)]
+    for one in submitters:
+        one.start()
+    for one in submitters:
+        one.join(DEADLINE)
+    assert finished.wait(DEADLINE)
+    assert counted[0] == 4000
