@@ -79,7 +79,7 @@ class Service:
             env={**os.environ, "PYTHONPATH": str(source)},
             stderr=self.log_file,
         )
-        self.port = int(self.wait_for(r"listening on \w+://[^ ]*:(\d+)")[1])
+        self.port = int(self.wait_for(r"listening on \w+://\S*:(\d+)")[1])
         self.wait_for("ready: ")
 
     def log(self) -> str:

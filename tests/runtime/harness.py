@@ -711,7 +711,7 @@ class Service:
 
     @property
     def port(self) -> int:
-        heard = r"listening on \w+://[^ ]*:(\d+)"
+        heard = r"listening on \w+://\S*:(\d+)"
         if self._starter is None:
             return int(self.log.wait_for(heard)[1])
         found = re.search(heard, self._starter.stderr)
