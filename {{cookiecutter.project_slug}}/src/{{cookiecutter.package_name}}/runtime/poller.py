@@ -33,6 +33,7 @@ READ, WRITE = select.POLLIN, select.POLLOUT
 SWEEP = 0.25  # seconds between looks at the deadlines
 PARTING = 0.01  # the same while a retiring worker hands over its connections, a few at a time
 RESTS = 5  # how often in a row it does so while a sibling holds fewer by two; by one: once
+LONG = 0.002  # seconds: after a turn that took so long, whoever was served longest ago comes first
 REST = 0.002  # seconds for which the busier worker lets go of the listener
 SCARCE = 0.1  # seconds for which accepting pauses when descriptors or memory have run out
 # Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
@@ -169,7 +170,8 @@ class Receiver:
         self.mask = 0
 
     def ready(self, mask: int) -> None:
-        self.receive()
+        if self.loop.is_turn():
+            self.receive()
 
     def receive(self) -> bool:
         """Take over one connection; False when there is none, or no descriptor for it."""
@@ -343,7 +345,9 @@ class Loop:
         poll, table, clock = self.mux.poll, self.table, self.clock
         while not (self.draining and self.drained()):
             events = poll(self.patience())
-            self.now = now = time.monotonic()
+            last, self.now = self.now, (now := time.monotonic())
+            if now - last > LONG and len(events) > 1:
+                self.be_fair(events)
             if events:
                 self.stirred = now  # this order: Dekker again, with the sentry about to fall asleep
                 if self.sentry_asleep:
@@ -364,6 +368,18 @@ class Loop:
                 self.resume()
             if now >= self.next_sweep:
                 self.sweep()
+
+    def be_fair(self, events: list[tuple[int, int]]) -> None:
+        """Handlers are slow. Whoever was served longest ago comes first: in epoll's own order, one of three clients has
+        every second turn. And the last one goes to a sibling that holds fewer connections by two."""
+        events.sort(key=self.last_served)
+        item = self.table.get(events[-1][0])
+        if isinstance(item, Connection) and item.state == HEAD and self.count - min(self.board.loads) > 1:
+            self.hand_over(item)
+
+    def last_served(self, event: tuple[int, int]) -> float:
+        """When the latest request of an event's connection began; what is no connection comes first."""
+        return getattr(self.table.get(event[0]), "began", 0.0)
 
     def patience(self) -> float | None:
         """How long the next poll may take, in seconds; None = until something happens."""
@@ -472,6 +488,10 @@ class Loop:
         if sum(connections) >= most:
             self.scarce(f"{most} connections held (--max-connections): accepting pauses until some close")
             return False
+        return self.is_turn()
+
+    def is_turn(self) -> bool:
+        """May this worker take one more connection? Not yet, when a sibling holds fewer: it gets a moment for it."""
         surplus = self.count - min(self.board.loads)
         if surplus > 0 and self.rests < (RESTS if surplus > 1 else 1):
             self.rests += 1
@@ -481,10 +501,12 @@ class Loop:
         return True
 
     def rest(self, seconds: float) -> None:
-        """Let go of the listeners for a moment; then take what is still there."""
+        """Let go of the listeners and of the pair for a moment; then take what is still there."""
         self.resting = self.now + seconds
         for acceptor in self.acceptors:
             self.unwatch(acceptor)
+        if self.receiver is not None:
+            self.unwatch(self.receiver)
 
     def resume(self) -> None:
         self.resting = 0.0
@@ -501,8 +523,6 @@ class Loop:
         self.short = self.now
         self.publish()
         self.rest(SCARCE)
-        if self.receiver is not None:
-            self.unwatch(self.receiver)
 
     def plenty(self) -> None:
         if self.short and self.now - self.short > 10 * SCARCE:  # else it may well be scarce again in a moment

@@ -1,0 +1,53 @@
+"""Handlers that all take a while: no connection is served more often than its neighbours, and no worker keeps more of
+them than its siblings."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable
+
+from client import Load
+from harness import Service, Wire, eventually
+from test_accepting import held
+
+
+def test_connections_of_one_worker_take_turns(service: Service, up: Callable[[int], set[int]]) -> None:
+    """epoll's own order gives one of three clients every second turn."""
+    service.start("-n", "1", "-m", "1")
+    up(1)
+    over, counts = threading.Event(), [0, 0, 0]
+
+    def ask(wire: Wire, number: int) -> None:
+        while not over.is_set():
+            assert wire.get("/sleep/0.005/1").status == 200
+            counts[number] += 1
+            if sum(counts) >= 300:
+                over.set()
+
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(service.wire()) for _ in counts]
+        clients = [threading.Thread(target=ask, args=(wire, number)) for number, wire in enumerate(wires)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join(50)
+    assert min(counts) > 0.8 * max(counts), counts
+
+
+def test_waiting_connections_move_to_siblings_that_hold_fewer(service: Service, up: Callable[[int], set[int]]) -> None:
+    """One worker has accepted them all, because its siblings were stopped; then they work again."""
+    service.start("-n", "4", "-m", "4")
+    up(4)
+    others = sorted(service.workers)[1:]
+    for pid in others:
+        service.signal(signal.SIGSTOP, pid)
+    with Load(service.address, 8, lambda n: f"/sleep/0.005/{n}", requests=8) as load:
+        eventually(lambda: held(service) == [0, 0, 0, 8], "one worker holds all")
+        for pid in others:
+            service.signal(signal.SIGCONT, pid)
+        load.requests, load.until = 0, lambda: held(service) == [2, 2, 2, 2] or load.result.answered > 4000
+        result = load.run()
+        assert held(service) == [2, 2, 2, 2]
+    assert (result.wrong, result.lost, result.reconnected) == ([], [], 0)
