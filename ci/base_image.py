@@ -82,8 +82,8 @@ def codename() -> str:
     return found[1] if found else ""
 
 
-def bootstrap(suite: str, target: Path) -> None:
-    """Make the file system of a Debian release with Python, as a compressed tar file."""
+def bootstrap(suite: str, target: Path, packages: str = "python3") -> None:
+    """Make the file system of a Debian release with Python (and what else is named), as a compressed tar file."""
     source = mirror(sources(), codename())
     if source is None:
         sys.exit("apt's sources name no http mirror of this machine's Debian release: nothing to make an image from")
@@ -97,7 +97,7 @@ def bootstrap(suite: str, target: Path) -> None:
             "mmdebstrap",
             "--quiet",
             "--variant=essential",
-            "--include=python3",
+            f"--include={packages}",
             *(f"--aptopt={line}" for line in settings),
             *(f"--dpkgopt=path-exclude={path}" for path in UNUSED),
             '--customize-hook=ln -s ../../bin/python3 "$1/usr/local/bin/python"',

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -87,6 +88,45 @@ def test_an_address_of_the_environment_is_ignored_and_named(target: Target, two:
     target.said("ready: ")
     process.terminate()
     assert process.wait(20) == 0
+
+
+def test_a_socket_named_admin_is_the_admin_address(target: Target, two: list[socket.socket]) -> None:
+    process = activated(target, two, LISTEN_FDNAMES="web:admin", HELLO_SERVER_ADMIN="127.0.0.1:1")
+    web, admin = (one.getsockname()[1] for one in two)
+    target.said(r"admin from the environment is ignored: .*LISTEN_FDS")
+    target.said("ready: generation 1")
+    assert ask(web, "/number/1").endswith(b"\r\n\r\n1")
+    assert ask(admin, "/readyz").endswith(b"\r\n\r\nready\n")
+    target.send("supervisor", signal.SIGHUP)
+    target.said("ready: generation 2")
+    assert "changes only on a restart" not in target.log
+    assert ask(admin, "/readyz").endswith(b"\r\n\r\nready\n")
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_a_socket_named_admin_alone_leaves_the_addresses_alone(target: Target, two: list[socket.socket]) -> None:
+    process = activated(target, two[:1], "-i", "127.0.0.1", "-p", "0", LISTEN_FDNAMES="admin")
+    target.said("ready: generation 1")
+    assert ask(two[0].getsockname()[1], "/readyz").endswith(b"\r\n\r\nready\n")
+    assert ask(target.port, "/number/1").endswith(b"\r\n\r\n1")
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "flags", "said"),
+    [
+        ("web:admin", ["--admin", "127.0.0.1:0"], "--admin: an address beside inherited sockets"),
+        ("connection", [], "a connection, not a listening socket: set Accept=no"),
+        ("admin:admin", [], "more than one socket is named admin"),
+    ],
+)
+def test_names_that_cannot_be_meant_are_refused(
+    target: Target, two: list[socket.socket], names: str, flags: list[str], said: str
+) -> None:
+    assert activated(target, two, *flags, LISTEN_FDNAMES=names).wait(20) == 2
+    assert re.fullmatch(f"hello-server: .*{re.escape(said)}.*\n", target.log), target.log
 
 
 def test_sockets_for_somebody_else_are_not_taken(target: Target, two: list[socket.socket]) -> None:
@@ -228,11 +268,13 @@ class Manager:
 
     def wait(self, line: str) -> str:
         """The first message, from now on, with a line that begins so."""
-        while True:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
             message = self.socket.recv(4096).decode()
             self.heard.append(message)
             if any(one.startswith(line) for one in message.split("\n")):
                 return message
+        raise AssertionError(f"no {line!r} among {self.heard}")
 
 
 def test_the_manager_is_told_of_every_state(target: Target) -> None:
@@ -245,6 +287,10 @@ def test_the_manager_is_told_of_every_state(target: Target) -> None:
             start_new_session=True,
         )  # fmt: skip
     assert "STATUS=" in manager.wait("READY=1")
+    manager.wait("STATUS=serving, generation 1: workers 1 idle, at most 25; connections 0")
+    with socket.create_connection(("127.0.0.1", target.port)):
+        manager.wait("STATUS=serving, generation 1: workers 1 idle, at most 25; connections 1")
+    manager.wait("STATUS=serving, generation 1: workers 1 idle, at most 25; connections 0")
     # At half the interval: three signs of life take less than three whole intervals.
     for _ in range(3):
         manager.socket.settimeout(0.4 * 3)
@@ -262,10 +308,29 @@ def test_the_manager_is_told_of_every_state(target: Target) -> None:
         target.send("supervisor", signal.SIGTERM)
         manager.wait("STOPPING=1")
         assert re.search(r"EXTEND_TIMEOUT_USEC=\d{7,}", manager.wait("EXTEND_TIMEOUT_USEC="))
+        manager.wait("STATUS=draining: workers 1 leaving")
         assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert target.process.wait(20) == 0
     manager.socket.close()
     path.unlink()
+
+
+def test_the_manager_listens_on_an_abstract_socket(target: Target) -> None:
+    """NOTIFY_SOCKET=@name stands for a name that begins with a zero byte (sd_notify(3))."""
+    name = f"servertemplate-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, target.log_path.open("wb") as log:
+        manager.bind("\0" + name)
+        manager.settimeout(10)
+        target.process = subprocess.Popen(
+            [PYTHON, "-m", PACKAGE, "-x", "-i", "127.0.0.1", "-p", "0"], stdout=log, stderr=log, cwd=target.directory,
+            env={**target.environment, "NOTIFY_SOCKET": "@" + name}, start_new_session=True,
+        )  # fmt: skip
+        while not manager.recv(4096).startswith(b"READY=1"):
+            pass
+        target.process.terminate()
+        while b"STOPPING=1" not in manager.recv(4096):
+            pass
+        assert target.process.wait(20) == 0
 
 
 # -- orphans ---------------------------------------------------------------------------------------

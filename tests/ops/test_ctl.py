@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from harness import PYTHON, ROOT, eventually
@@ -55,6 +56,40 @@ def test_reload_says_whether_it_worked(service: Watched) -> None:
     assert "handlers cannot be imported: SyntaxError" in done.stderr
     assert service.metric("service_failed_reloads_total") == 1
     assert service.get("/").text == "hello"
+
+
+def test_reloaded_says_how_the_reload_of_a_signal_ended(service: Watched) -> None:
+    service.expect_errors = True
+    service.watch()
+    works = (service.package / "handlers.py").read_text()
+    os.kill(service.pid, signal.SIGHUP)
+    done = service.ctl("reloaded")  # asked before the new generation can be ready, or after: the same
+    assert (done.returncode, done.stdout) == (0, "generation 2 serves\n")
+    service.handlers("this is no Python")
+    os.kill(service.pid, signal.SIGHUP)
+    for _ in range(2):  # while it fails, and when it has failed
+        done = service.ctl("reloaded")
+        assert done.returncode == 1
+        assert "handlers cannot be imported: SyntaxError" in done.stderr
+    (service.package / "handlers.py").write_text(works)
+    assert service.ctl("reload").returncode == 0
+    assert service.ctl("reloaded").returncode == 0  # a failure is history
+
+
+def test_a_stopped_supervisor_takes_the_signal_before_the_question(service: Watched) -> None:
+    """Both wait for it: the signal came first, so the answer is about its reload, not about the one before."""
+    service.watch()
+    os.kill(service.pid, signal.SIGSTOP)
+    os.kill(service.pid, signal.SIGHUP)
+    with subprocess.Popen(
+        service.command("ctl", "reloaded", "--control", service.control),
+        cwd=service.directory, env=service.environment(), stdout=subprocess.PIPE, text=True,
+    ) as asking:  # fmt: skip
+        # The listener's own line, under the name that it was bound to, and that of the connection in its queue.
+        eventually(lambda: Path("/proc/net/unix").read_text().count(f" {service.control}.") == 2, "the question waits")
+        os.kill(service.pid, signal.SIGCONT)
+        said, _ = asking.communicate(timeout=20)
+    assert (asking.returncode, said) == (0, "generation 2 serves\n")
 
 
 def test_stop(service: Watched) -> None:

@@ -206,7 +206,7 @@ OPTIONS: tuple[Option, ...] = (
 )
 # fmt: on
 ADDRESS_KEYS = ("port", "interface", "listen_unix", "bind")
-SUBCOMMANDS = ("status", "reload", "restart", "stop", "workers", "health")
+SUBCOMMANDS = ("status", "reload", "reloaded", "restart", "stop", "workers", "health")
 INDENT, COLUMNS = 33, 100  # of --help
 COMMAND_LINE_ONLY = ("check", "version", "help", "config")  # make no sense in a file
 

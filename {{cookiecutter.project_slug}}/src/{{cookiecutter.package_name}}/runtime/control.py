@@ -19,7 +19,7 @@ from .metrics import BOUNDS, Family, Figures, family, labels
 from .scoreboard import BUSY, FLOOR, IDLE, Slot
 
 if TYPE_CHECKING:
-    from .generation import Generation
+    from .generation import Generation, Watcher
     from .supervisor import Supervisor
 
 LOOPBACK = ("127.", "[::1]", "localhost", "::1")
@@ -45,6 +45,7 @@ class Control:
         }
         orders: dict[tuple[str, str], Page] = {
             ("POST", "/reload"): self.reload,
+            ("POST", "/reloaded"): self.reloaded,
             ("POST", "/stop"): self.stop,
             ("POST", "/restart"): self.restart,
             ("POST", "/workers"): self.workers,
@@ -147,7 +148,7 @@ class Control:
             "listeners": [one.shown(supervisor.service.protocol_name) for one in supervisor.listeners],
             "queue": sum(waiting(one) for one in supervisor.listeners),
             "workers": self.pool(),
-            "connections": sum(g.board.total(scoreboard.CONNECTIONS) for g in supervisor.generations),
+            "connections": supervisor.connections,
             "crashes": supervisor.throttle.crashes,
             "throttled_seconds": self.throttled(now),
             "totals": {
@@ -213,8 +214,7 @@ class Control:
             family("gauge", "service_jobs_waiting", "Requests that wait for a thread.", pool["waiting"]),
             family("gauge", "service_accept_queue", "Connections that nobody has accepted yet (Linux, TCP).",
                    sum(waiting(one) for one in supervisor.listeners)),
-            family("gauge", "service_connections", "Connections that are held.",
-                   sum(g.board.total(scoreboard.CONNECTIONS) for g in supervisor.generations)),
+            family("gauge", "service_connections", "Connections that are held.", supervisor.connections),
             family("counter", "service_connections_total", "Connections accepted.", words[scoreboard.ACCEPTED]),
             family("counter", "service_handovers_total", "Connections handed from a busy worker to an idle one.",
                    words[scoreboard.HANDED]),
@@ -239,12 +239,24 @@ class Control:
     def reload(self, query: str) -> Later:
         """Answers when the reload has worked or failed."""
         later = Later()
-
-        def ended(worked: bool, text: str) -> None:
-            later.answer(Answer(200 if worked else 409, text + "\n"))
-
-        self.supervisor.watchers.append(ended)
+        self.supervisor.watchers.append(outcome(later))
         self.supervisor.reload()
+        return later
+
+    def reloaded(self, query: str) -> Answer | Later:
+        """How the reload ends that a HUP has begun, or how the latest one ended. A HUP sent before the question
+        counts: its handler has run by the time that the question can be read, so it only has to be taken first."""
+        supervisor = self.supervisor
+        supervisor.on_signal()
+        if supervisor.stopping:
+            return Answer(409, "the service is stopping\n")
+        if supervisor.next is None:
+            current = supervisor.current
+            serves = f"generation {current.number} serves" if current is not None else self.unready()
+            return Answer(409 if supervisor.trouble or current is None else 200, (supervisor.trouble or serves) + "\n")
+        later = Later()
+        waiting = supervisor.watchers if supervisor.reload_again else supervisor.next.watchers
+        waiting.append(outcome(later))
         return later
 
     def stop(self, query: str) -> Answer:
@@ -288,6 +300,15 @@ class Control:
     def close(self) -> None:
         for desk in self.desks:
             desk.close()
+
+
+def outcome(later: Later) -> "Watcher":
+    """Answers somebody who waits for the end of a reload."""
+
+    def ended(worked: bool, text: str) -> None:
+        later.answer(Answer(200 if worked else 409, text + "\n"))
+
+    return ended
 
 
 def shown(generation: "Generation", now: float) -> dict[str, Any]:

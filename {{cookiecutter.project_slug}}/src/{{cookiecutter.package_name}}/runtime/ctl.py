@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "show what runs; --json as data, --watch again every second",
     "health": "exit 0 when the service is ready",
     "reload": "start a new generation with new code and configuration; wait until it serves or has failed",
+    "reloaded": "wait for the end of the reload that a HUP has begun; 1 when it, or the latest one, has failed",
     "restart": "stop gracefully and start again, the supervisor too; wait until it is ready",
     "stop": "stop gracefully; does not wait",
     "workers": "+N or -N: keep so many more or fewer idle workers ready, until the next reload",
@@ -120,7 +121,7 @@ def ask(config: Config, method: str, path: str) -> tuple[int, str]:
             "ctl: where is the service? give --control, --pidfile or RUNTIME_DIRECTORY as it has them", USAGE
         )
     # A reload that comes while another one starts waits for both.
-    limit = 2 * (config.start_timeout or 3600) + 10 if path == "/reload" else 5.0
+    limit = 2 * (config.start_timeout or 3600) + 10 if path in ("/reload", "/reloaded") else 5.0
     try:
         with connect(where, limit) as sock:
             sock.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 
 EXTENSION = 10  # seconds that each EXTEND_TIMEOUT_USEC asks for; it is repeated every second
 
@@ -15,7 +16,7 @@ class Notify:
         self.address = "\0" + name[1:] if name.startswith("@") else name  # @ stands for an abstract name
         self.socket: socket.socket | None = None
         if self.address:
-            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self.socket.setblocking(False)
         interval = os.environ.pop("WATCHDOG_USEC", "")
         pid = os.environ.pop("WATCHDOG_PID", str(os.getpid()))
@@ -24,16 +25,26 @@ class Notify:
         self.watchdog = int(interval) / 2e6 if mine and self.address else 0.0
         self.due = time.monotonic() if self.watchdog else float("inf")  # of the next WATCHDOG=1
         self.extended = 0.0
+        self.looked = 0.0
+        self.status = ""  # as last sent
 
-    def beat(self, now: float, waiting: bool) -> None:
+    def beat(self, now: float, waiting: bool, status: Callable[[], str]) -> None:
         """The caller's loop runs. While it starts, reloads or drains (`waiting`), which has limits of its own, it asks
-        for more time than TimeoutStartSec and TimeoutStopSec may leave."""
+        for more time than TimeoutStartSec and TimeoutStopSec may leave. `status` makes the line that `systemctl
+        status` shows: asked for once a second, and sent when it has changed."""
+        if self.socket is None:
+            return
         if now >= self.due:
             self.due = now + self.watchdog
             self.send("WATCHDOG=1")
         if waiting and now - self.extended >= 1.0:
             self.extended = now
             self.send(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1_000_000}")
+        if now - self.looked >= 1.0:
+            self.looked = now
+            if (text := status()) != self.status:
+                self.status = text
+                self.send(f"STATUS={text}")
 
     def send(self, *lines: str) -> None:
         """Send assignments such as READY=1. A manager that does not read loses them; the service goes on."""
@@ -46,9 +57,7 @@ class Notify:
 
     def reloading(self) -> None:
         """RELOADING=1 with the time that Type=notify-reload wants (systemd.service(5))."""
-        self.send(
-            "RELOADING=1", "STATUS=reloading", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
-        )
+        self.send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def close(self) -> None:
         """In a child: only the supervisor notifies."""

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from . import listeners as sockets
@@ -43,7 +43,7 @@ class Supervisor:
 
     def __init__(
         self, service: Service, config: Config, arguments: Sequence[str], ready: ReadyPipe | None,
-        relay: logs.Relay | None, activated: Sequence[str] = (),
+        relay: logs.Relay | None, activated: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.service = service
         self.config = config
@@ -51,7 +51,7 @@ class Supervisor:
         self.directory = os.getcwd()  # relative paths of a reload mean the same as at the start
         self.ready_pipe = ready
         self.relay = relay
-        self.activated = activated  # addresses of sockets that the starter has opened for us
+        self.activated = activated  # sockets that the starter has opened for us: {address: name}
         self.pidfile: Pidfile | None = None
         self.generations: list[Generation] = []
         self.current: Generation | None = None  # the one that serves
@@ -72,6 +72,7 @@ class Supervisor:
         self.control: Control | None = None
         self.figures = Figures()  # what ended generations have counted
         self.failed_reloads = 0
+        self.trouble = ""  # why the latest reload failed, if it did
         self.again = False  # `ctl restart`: after the end comes a new beginning
         self.selector = selectors.DefaultSelector()
         self.notify = Notify()
@@ -219,7 +220,23 @@ class Supervisor:
         self.check_beat(now)
         if self.control is not None:
             self.control.expire(now)
-        self.notify.beat(now, self.stopping or self.next is not None)
+        self.notify.beat(now, self.stopping or self.next is not None, self.summary)
+
+    def summary(self) -> str:
+        """What the service does, in one line for `systemctl status`."""
+        if self.control is None:
+            return "starting"
+        pool = self.control.pool()
+        state = "draining" if self.stopping else "reloading" if self.current and self.next else ""
+        state = state or (f"serving, generation {self.current.number}" if self.current else "starting")
+        counts = ", ".join(f"{pool[name]} {name}" for name in ("busy", "idle", "starting", "leaving") if pool[name])
+        trouble = f"; {self.trouble}" if self.trouble else ""
+        return f"{state}: workers {counts or 'none'}, at most {pool['max']}; connections {self.connections}{trouble}"
+
+    @property
+    def connections(self) -> int:
+        """Those that are held, by all generations."""
+        return sum(generation.board.total(scoreboard.CONNECTIONS) for generation in self.generations)
 
     def on_deadline(self, generation: Generation, now: float) -> None:
         """A generation has had its time: for its start, or for its end."""
@@ -361,6 +378,7 @@ class Supervisor:
         for listener in stale:
             listener.remove()
         self.was_ready = True
+        self.trouble = ""
         self.notify.send("READY=1", f"STATUS=serving, generation {generation.number}")
         if self.ready_pipe is not None:
             self.flush_relay()
@@ -405,10 +423,7 @@ class Supervisor:
             if listener not in self.listeners:
                 listener.remove()
         if self.current is not None:
-            text = f"reload failed: {reason}; generation {self.current.number} serves on"
-            self.failed_reloads += 1
-            log.error(text)
-            self.notify.send("READY=1", f"STATUS=serving, generation {self.current.number}; {text}")
+            self.reload_failed(f"reload failed: {reason}; generation {self.current.number} serves on")
             tell(generation.watchers, False, reason)
             self.reload_if_asked()
         elif self.was_ready:
@@ -494,14 +509,18 @@ class Supervisor:
         except (StartError, OSError) as error:
             for listener in made:
                 listener.remove()
-            text = f"reload refused: {error}; generation {self.current.number if self.current else 0} serves on"
-            self.failed_reloads += 1
-            log.error(text)
-            self.notify.send("READY=1", f"STATUS={text}")
+            number = self.current.number if self.current else 0
+            self.reload_failed(f"reload refused: {error}; generation {number} serves on")
             watchers, self.watchers = self.watchers, []
             tell(watchers, False, str(error))
             return
         self.restart_due = float("inf")
+
+    def reload_failed(self, text: str) -> None:
+        self.failed_reloads += 1
+        self.trouble = text.replace("\n", " ")
+        log.error(text)
+        self.notify.send("READY=1", f"STATUS={self.trouble}")  # else systemd waits for the reload's end
 
     def load_again(self) -> Config:
         """The configuration as it is now; relative paths mean what they meant at the start."""
@@ -511,8 +530,8 @@ class Supervisor:
         finally:
             if not self.config.foreground:
                 os.chdir("/")
-        keep_start_scope(self.config, config)
         use_activated(config, self.activated)
+        keep_start_scope(self.config, config)
         return config
 
     def reload_if_asked(self) -> None:
@@ -613,18 +632,24 @@ def keep_start_scope(old: Config, new: Config) -> None:
         new.set(key, getattr(old, key), old.source[key])
 
 
-def use_activated(config: Config, activated: Sequence[str]) -> None:
-    """Sockets that the starter opened (LISTEN_FDS) replace the addresses of the configuration. Raises StartError (2)
-    for an address on the command line: which of the two is meant?"""
-    if not activated:
-        return
-    for key in ADDRESS_KEYS:
+def use_activated(config: Config, activated: Mapping[str, str]) -> None:
+    """Sockets that the starter opened (LISTEN_FDS) replace the addresses of the configuration; one named `admin`
+    (FileDescriptorName= in systemd.socket(5)) replaces --admin. Raises StartError (2) for an address on the command
+    line: which of the two is meant? And for a connection (Accept=yes), which is no listening socket."""
+    if "connection" in activated.values():
+        raise StartError("LISTEN_FDS: a connection, not a listening socket: set Accept=no in the socket unit", USAGE)
+    admin = [address for address, name in activated.items() if name == "admin"]
+    serving = tuple(address for address in activated if address not in admin)
+    for key in (*(ADDRESS_KEYS if serving else ()), *(["admin"] if admin else ())):
         source, name = config.source[key], key.replace("_", "-")
         if source == "flag":
             raise StartError(f"--{name}: an address beside inherited sockets (LISTEN_FDS): remove one of them", USAGE)
         if source != "default":
             log.warning("%s from the %s is ignored: the sockets are inherited (LISTEN_FDS)", name, source)
-    config.bind = tuple(activated)
+    if len(admin) > 1:
+        raise StartError("LISTEN_FDNAMES: more than one socket is named admin: there is one --admin address", USAGE)
+    config.bind = serving or config.bind
+    config.admin = admin[0] if admin else config.admin
 
 
 def tell(watchers: list[Watcher], worked: bool, text: str) -> None:
