@@ -71,7 +71,7 @@ def test_reloaded_says_how_the_reload_of_a_signal_ended(service: Watched) -> Non
         done = service.ctl("reloaded")
         assert done.returncode == 1
         assert "handlers cannot be imported: SyntaxError" in done.stderr
-    (service.package / "handlers.py").write_text(works)
+    service.handlers(works)
     assert service.ctl("reload").returncode == 0
     assert service.ctl("reloaded").returncode == 0  # a failure is history
 
