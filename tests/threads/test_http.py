@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 from harness import Service, eventually
 
@@ -393,6 +396,21 @@ def init(server):
     service.start()
     (arrival,) = service.events.wait("refused", 1)
     assert "init()" in arrival.data["error"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no arenas of 64 MiB")
+def test_threads_share_one_malloc_arena(make: Make) -> None:
+    """Else fifteen of them are a gigabyte of address space. A thread in init() must not have made a second one."""
+    service = make("threaded", "stream", BURST + "\ndef init(server):\n    server.set_stack_size(131072)\n")
+    service.start("-n", "8", "-m", "8")
+    (host,) = service.workers
+
+    def threads() -> bool:
+        return psutil.Process(host).num_threads() >= 9
+
+    eventually(threads, "eight threads, and the main one")
+    reserved = re.findall(r"^(\w+)-(\w+) ---p", Path(f"/proc/{host}/maps").read_text(), re.M)
+    assert max(int(end, 16) - int(start, 16) for start, end in reserved) < 2**24
 
 
 # -- hosts -----------------------------------------------------------------------------------------

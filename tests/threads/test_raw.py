@@ -228,15 +228,14 @@ def test_workers_that_fail_fast_are_slowed_down(make: Make, pool: str) -> None:
     assert say(service, "echo next") == b"next\n"
 
 
-def test_connection_outlives_a_graceful_stop(stream: Service, pool: str) -> None:
+def test_connection_outlives_a_graceful_stop(stream: Service) -> None:
     """TERM lets connections end when their clients end them: there is no time limit by default."""
     with connect(stream) as connection:
         connection.sendall(b"echo one\n")
         assert line(connection) == b"one\n"
         stream.signal(signal.SIGTERM)
         stream.log.wait_for("stopping gracefully")
-        if pool == "threaded":  # a busy prefork worker keeps the listener, and serves what waits there afterwards
-            eventually(stream.refuses, "nobody listens")
+        eventually(stream.refuses, "nobody listens")
         connection.sendall(b"echo two\n")
         assert line(connection) == b"two\n"
         assert stream.running()
@@ -273,6 +272,94 @@ def test_queue_is_emptied_in_a_drain(make: Make, pool: str) -> None:
     first.close()
     for number, connection in enumerate(waiting):
         assert rest(connection) == b"%d\n" % number
+        connection.close()
+    assert service.wait() == 0
+
+
+def test_drain_refuses_newcomers_and_serves_who_has_come(make: Make, pool: str) -> None:
+    """All workers are busy, and more wait than fit into the pair of a generation: as soon as one worker is free it
+    serves them all, though the other never gets free."""
+    service = make(pool, "stream", STREAM)
+    service.start("-n", "2", "-m", "2")
+    first, second = connect(service), connect(service)
+    for busy in (first, second):
+        busy.sendall(b"held\n")
+    arrivals = service.events.wait("gate", 2)
+    waiting = [connect(service) for _ in range(60)]
+    gone = waiting.pop(30)
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.close()  # a reset: nobody is there any more
+    service.signal(signal.SIGTERM)
+    eventually(service.refuses, "nobody listens")
+    (arrivals[0] if arrivals[0].data["peer"] == list(first.getsockname()) else arrivals[1]).release()
+    first.close()
+    for number, connection in enumerate(waiting):  # all of them: they are served in any order
+        connection.sendall(b"echo %d\n" % number)
+        connection.shutdown(socket.SHUT_WR)
+    for number, connection in enumerate(waiting):
+        assert rest(connection) == b"%d\n" % number
+        connection.close()
+    assert service.running()
+    for arrival in arrivals:
+        arrival.release()
+    second.close()
+    assert service.wait() == 0
+
+
+def test_reload_leaves_the_queue_to_the_next_generation(make: Make, pool: str) -> None:
+    """Who waits behind a busy worker is served by the new handlers."""
+    service = make(pool, "stream", STREAM)
+    service.start("-n", "1", "-m", "1")
+    busy = connect(service)
+    busy.sendall(b"held\n")
+    (arrival,) = service.events.wait("gate")
+    waiting = connect(service)
+    waiting.sendall(b"echo x\n")
+    service.handlers(STREAM.replace("rest.encode()", 'b"new " + rest.encode()'))
+    service.signal(signal.SIGHUP)
+    service.wait_ready(2)
+    assert line(waiting) == b"new x\n"
+    arrival.release()
+    busy.sendall(b"echo y\n")
+    assert line(busy) == b"y\n"
+    busy.close()
+    waiting.close()
+    service.wait_alone()
+
+
+def test_drain_without_descriptors(make: Make, pool: str) -> None:
+    """What waits in the queue when they have run out is served as soon as some are free again."""
+    limited = """
+import os, resource
+
+def full(stream, rest):
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    stream.write(b"full\\n")
+    stream.readline()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1024), hard))
+    stream.readline()
+
+COMMANDS["full"] = full
+"""
+    service = make(pool, "stream", STREAM + limited)
+    service.start("-n", "1", "-m", "1")
+    busy = connect(service)
+    busy.sendall(b"full\n")
+    assert line(busy) == b"full\n"
+    waiting = [connect(service) for _ in range(3)]
+    service.signal(signal.SIGTERM)
+    service.log.wait_for("cannot accept: Too many open files; accepting pauses")
+    busy.sendall(b"enough\n")
+    eventually(service.refuses, "nobody listens")
+    busy.close()
+    for connection in waiting:
+        connection.sendall(b"echo x\n")
+        connection.shutdown(socket.SHUT_WR)
+    for connection in waiting:
+        assert rest(connection) == b"x\n"
         connection.close()
     assert service.wait() == 0
 

@@ -178,23 +178,58 @@ def test_worker_init_that_always_fails_is_hopeless(make: Make, handlers: Handler
     assert hopeless.wait(DEADLINE)
 
 
-def test_system_limit(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no more threads can be started, jobs wait for those that are there."""
+@pytest.mark.parametrize("late", [False, True], ids=["before it runs", "while it runs"])
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()], ids=repr)
+def test_system_limit(make: Make, monkeypatch: pytest.MonkeyPatch, error: Exception, late: bool) -> None:
+    """Where no more threads can be started, jobs wait for those that are there; and later more are started again.
+    What `Thread.start` raises may come when the thread runs already."""
     pool, jobs = make(1, 4), Jobs()
     pool.submit(jobs)
     jobs.wait_running(1)
     with monkeypatch.context() as patch:
+        real, attempts = threading.Thread.start, []
 
         def refuse(thread: threading.Thread) -> None:
-            raise RuntimeError("can't start new thread")
+            if late:
+                real(thread)
+            attempts.append(thread)
+            raise error
 
         patch.setattr(threading.Thread, "start", refuse)
         pool.submit(jobs)
         pool.submit(jobs, urgent=True)
+        assert attempts
+    pool.not_before = 0.0  # a second later
+    pool.submit(jobs)
+    jobs.wait_running(3)
     jobs.gate.set()
-    for _ in range(3):
+    for _ in range(4):
         assert jobs.done.acquire(timeout=DEADLINE)
-    assert pool.starting == 0
+    wait_until(lambda: pool.starting == 0 and not pool.resizing)
+
+
+def test_thread_that_comes_after_it_was_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was made, but did not run yet when the start failed: its job is another's, and it does nothing."""
+    pool, jobs = make(1, 4), Jobs()
+    jobs.gate.set()
+    late: list[threading.Thread] = []
+    with monkeypatch.context() as patch:
+
+        def refuse(thread: threading.Thread) -> None:
+            late.append(thread)
+            raise MemoryError
+
+        patch.setattr(threading.Thread, "start", refuse)
+        pool.submit(jobs, urgent=True)
+    (thread,) = late
+    thread.start()
+    thread.join(DEADLINE)
+    pool.not_before = 0.0
+    pool.resize()
+    assert jobs.done.acquire(timeout=DEADLINE)
+    assert jobs.running.acquire(blocking=False)
+    assert not jobs.running.acquire(blocking=False)  # it ran once
+    assert thread not in pool.all.values()
 
 
 def test_many_submitters_lose_nothing(make: Make) -> None:

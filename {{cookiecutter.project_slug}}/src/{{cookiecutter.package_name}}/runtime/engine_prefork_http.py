@@ -34,10 +34,10 @@ SWITCH = 0.0002
 class StandIn(Sentry):
     """The sentry of a prefork worker."""
 
-    def __init__(self, loop: Loop, parent: int, nudge: int) -> None:
-        super().__init__(loop, parent, nudge)
+    def __init__(self, loop: Loop, context: Context) -> None:
+        super().__init__(loop, context)
         self.crowd = select.poll()  # what the sentry polls, and the loop's own events
-        self.crowd.register(parent, select.POLLIN)
+        self.crowd.register(self.parent, select.POLLIN)
         self.crowd.register(self.reader, select.POLLIN)
         self.fileno = loop.mux.fileno()
         if self.fileno >= 0:
@@ -142,18 +142,18 @@ class StandIn(Sentry):
 def work(context: Context, slot: int, worker: Worker, wakeup: Wakeup) -> bool:
     """Serve until drained. False when the worker failed (worker.fail)."""
     loop = Loop(context.config, context.board, slot, context.handlers.routes, worker)
-    sentry = StandIn(loop, context.parent, context.nudge)
+    sentry = StandIn(loop, context)
 
     def on_signal() -> None:
         if "drain" in wakeup.take():
             loop.drain()
 
-    loop.on_leaving = sentry.send_nudge
+    loop.on_leaving = context.wake_server
     loop.add(Signals(wakeup.fileno(), on_signal))
     loop.listen(context.listeners, context.pair)
     loop.publish()
     threading.Thread(target=sentry.guard, name="sentry", daemon=True).start()
     context.board.states[slot] = scoreboard.IDLE
-    sentry.send_nudge()
+    context.wake_server()
     loop.run()
     return not loop.failure

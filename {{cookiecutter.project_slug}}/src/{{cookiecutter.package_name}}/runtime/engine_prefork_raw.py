@@ -1,92 +1,111 @@
-"""Engine of prefork and stream or line: a worker process serves one connection at a time, and a sentry thread ends
-it when a handler hangs or nobody is left to end it.
+"""Engine of prefork and stream or line: a worker process serves one connection at a time, and a sentry thread does
+what a worker in a handler cannot: begin a drain, and end the process when a handler hangs or nobody is left to end it.
+
+A drain empties the kernel's queue at once, though all workers may be busy, so that the listeners can be closed and
+newcomers are refused. What waited goes into the generation's pair, and each worker that gets free serves some of it.
 """
 
 import os
 import select
-import signal
+import socket
 import threading
 import time
+from collections import deque
 from typing import NoReturn
 
-from . import raw, scoreboard
-from .listeners import Listener
+from . import pair, raw, scoreboard
+from .errors import SOFTWARE
+from .listeners import peer_of
 from .logs import log
-from .scoreboard import ACCEPTED, BUSY, CONNECTIONS, ERRORS, IDLE, LEAVING, SINCE
+from .scoreboard import BUSY, CONNECTIONS, ERRORS, IDLE, LEAVING, SINCE, WAITING
 from .server import Context
 from .signals import Wakeup
 from .stream import Stream
 from .worker import Worker
 
 LOOK = 0.25  # seconds between the sentry's looks at the handler
+OFFER = 0.02  # the same while connections wait for a place in the pair
 
 
 class Single:
-    """A worker: waits for a connection, serves it, and so on."""
+    """A worker: waits for a connection, serves it, and so on. `lock` is held to take connections, and to stop that."""
 
     def __init__(self, context: Context, slot: int, worker: Worker, wakeup: Wakeup) -> None:
         self.context = context
+        self.config = context.config
         self.slot = slot
         self.worker = worker
         self.wakeup = wakeup
         self.words, self.base = context.board.words, context.board.base(slot)
         self.service = context.service.protocol.service(context.handlers, context.config)
+        self.queue = raw.Queue(context, slot)
+        self.waiting: deque[raw.Taken] = deque()  # of a drain: connections for which the pair has no place yet
         self.stream: Stream | None = None  # that is being served
         self.quota = context.config.max_requests
         self.draining = False
-        self.queue = context.config.backlog  # what a drain takes at most: more cannot have waited when it began
-        self.short = False  # descriptors ran out
+        self.lock = threading.Lock()
+        self.reader, self.writer = os.pipe()  # readable as soon as a drain has begun
+
+    # ---- the worker --------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
         """Serve until drained. False when the worker failed (worker.fail)."""
         poller = select.poll()
-        poller.register(self.wakeup.fileno(), select.POLLIN)
-        for listener in self.context.listeners:
-            poller.register(listener.socket, select.POLLIN)
+        poller.register(self.reader, select.POLLIN)
+        with self.lock:
+            for listener in self.context.listeners if not self.draining else ():
+                poller.register(listener.socket, select.POLLIN)
         self.show(IDLE)
-        self.nudge()
-        while True:
-            # A drain first empties the queue. A worker that retires alone leaves it to its siblings.
-            ready = {fd for fd, _ in poller.poll(0 if self.draining else None)}
-            if "drain" in self.wakeup.take():
-                self.draining = True
-                self.show(LEAVING)
-                self.nudge()
-            retiring = self.draining and self.words[scoreboard.PHASE] == scoreboard.RUN
-            if retiring or (self.draining and (self.queue <= 0 or not ready - {self.wakeup.fileno()})):
-                return True
-            for listener in self.context.listeners:
-                if listener.socket.fileno() in ready and self.take(listener):
-                    break  # a signal may have come meanwhile
-            if self.worker.failure:
-                return False
-            if self.quota < 0:
-                return True
+        self.context.wake_server()
+        while not (self.draining or self.worker.failure or self.quota < 0):
+            taken = self.accept({fd for fd, _ in poller.poll()})
+            if taken is not None:
+                self.serve(taken)
+            elif self.queue.short:
+                time.sleep(raw.PAUSE)
+        while self.draining and not self.worker.failure and (taken := self.left()) is not None:
+            self.serve(taken)
+        with self.lock:
+            self.offer()  # a worker that has failed leaves them to others
+        return not self.worker.failure
 
-    def take(self, listener: Listener) -> bool:
-        """Serve one connection of this listener; False when there is none."""
-        try:
-            taken = raw.accept(listener)
-        except OSError as error:
-            if error.errno not in raw.SCARCE:
-                raise
-            if not self.short:
-                log.warning("cannot accept: %s; accepting pauses", error.strerror)
-            self.short = True
-            time.sleep(raw.PAUSE)
-            return False
-        if taken is None:
-            return False
-        self.short = False
-        self.queue -= self.draining
+    def accept(self, ready: set[int]) -> raw.Taken | None:
+        """A connection from one of these listeners."""
+        with self.lock:
+            for listener in self.context.listeners if not self.draining else ():
+                if listener.socket.fileno() in ready and (taken := self.queue.take(listener)) is not None:
+                    return taken
+        return None
+
+    def left(self) -> raw.Taken | None:
+        """The next connection of those that waited when the drain began. None: this worker may leave."""
+        while True:
+            with self.lock:
+                self.empty()
+                if self.waiting:
+                    own = self.waiting.popleft()
+                    self.offer()
+                    return own
+            try:
+                taken = received(self.context.pair[1])
+            except OSError as error:
+                self.queue.scarce(error)
+                time.sleep(raw.PAUSE)
+                continue
+            # Whoever puts more into the pair from now on is a sibling that will look itself.
+            if taken is not None or not (self.queue.listening or self.context.board.total(WAITING)):
+                return taken
+            time.sleep(OFFER)
+
+    def serve(self, taken: raw.Taken) -> None:
+        """One connection, to its end."""
         words, base = self.words, self.base
         began = time.monotonic()
-        words[base + ACCEPTED] += 1
         words[base + CONNECTIONS] = 1
         words[base + SINCE] = int(began * 1000)
         self.show(BUSY)
-        self.nudge()  # one fewer is idle
-        self.stream = raw.opened(taken, self.context.config, self.worker)
+        self.context.wake_server()  # one fewer is idle
+        self.stream = raw.opened(taken, self.config, self.worker)
         good = raw.serve(self.stream, self.service, self.worker)
         self.stream = None
         words[base + ERRORS] += not good
@@ -97,42 +116,88 @@ class Single:
         if self.quota:
             self.quota -= 1
             self.quota = self.quota or -1
-        return True
 
     def show(self, state: int) -> None:
         """Publish what this worker does."""
         self.context.board.states[self.slot] = LEAVING if self.draining else state
 
-    def nudge(self) -> None:
-        """Wake the server: the numbers of idle and busy workers have changed."""
+    # ---- the sentry --------------------------------------------------------------------------------------------
+
+    def guard(self) -> None:
+        """`watch` in a thread of its own: without it a worker could outlive its service."""
         try:
-            os.write(self.context.nudge, b"b")
-        except OSError:
-            return  # full: it has nudges enough; closed: there is no server to tell
+            self.watch()
+        except BaseException:
+            log.critical("the sentry failed", exc_info=True)
+            os._exit(SOFTWARE)
 
     def watch(self) -> NoReturn:
-        """The sentry. At end-of-file of the parent pipe the server is gone: drain, and do not outlive the limit."""
-        config, parent = self.context.config, self.context.parent
+        """Wait for the signal to drain, and for end-of-file of the parent pipe, which is another; watch the handler."""
+        limit, parent, deadline = self.config.request_timeout, self.context.parent, 0.0
         poller = select.poll()
         poller.register(parent, select.POLLIN)
-        deadline = float("inf")
+        poller.register(self.wakeup.fileno(), select.POLLIN)
         while True:
-            if poller.poll(LOOK * 1000 if config.request_timeout or deadline < float("inf") else None):
+            unplaced = self.draining and (self.waiting or self.queue.listening)
+            look = OFFER if unplaced else LOOK if limit or deadline else None
+            ready = {fd for fd, _ in poller.poll(None if look is None else look * 1000)}
+            if parent in ready:  # the server is gone: do not outlive the drain's time limit
                 poller.unregister(parent)
-                deadline = time.monotonic() + (config.drain_timeout or 1e9)
+                deadline = time.monotonic() + (self.config.drain_timeout or 1e9)
                 self.words[scoreboard.PHASE] = scoreboard.DRAIN
-                os.kill(os.getpid(), signal.SIGTERM)
+            if "drain" in self.wakeup.take() or parent in ready:
+                self.drain()
             now, stream = time.monotonic(), self.stream
-            if config.request_timeout and stream is not None and raw.hangs(stream, config.request_timeout, now):
-                raw.expire([stream], config.request_timeout, "this worker ends")
+            if unplaced and stream is not None:
+                with self.lock:
+                    self.empty()
+            if limit and stream is not None and raw.hangs(stream, limit, now):
+                raw.expire([stream], limit, "this worker ends")
                 os._exit(raw.TIMED_OUT)
-            if now >= deadline:
+            if deadline and now >= deadline:
                 log.warning("drain took longer than --drain-timeout: a connection is cut off")
                 os._exit(1)
+
+    def drain(self) -> None:
+        """Begin to."""
+        with self.lock:
+            if self.draining:
+                return
+            self.draining = True
+            self.show(LEAVING)
+            self.empty()
+        os.write(self.writer, b"d")
+        self.context.wake_server()
+
+    # ---- both, with the lock -----------------------------------------------------------------------------------
+
+    def empty(self) -> None:
+        """Take what waits in the kernel's queue."""
+        if self.queue.listening:
+            self.waiting.extend(self.queue.close())
+        self.offer()
+
+    def offer(self) -> None:
+        """Let siblings have what waits here, as much as the pair takes."""
+        while self.waiting and pair.give(self.context.pair[0], b"c", self.waiting[0][0].fileno()):
+            self.waiting.popleft()[0].close()
+        self.words[self.base + WAITING] = len(self.waiting)
+
+
+def received(end: socket.socket) -> raw.Taken | None:
+    """A connection that a sibling has put into the pair. Raises OSError when no descriptor is free."""
+    while (taken := pair.take(end, 1)) is not None:
+        sock = taken[1]
+        if sock is not None:
+            try:
+                return sock, peer_of(sock.getpeername())
+            except OSError:
+                sock.close()  # the client left on the way
+    return None
 
 
 def work(context: Context, slot: int, worker: Worker, wakeup: Wakeup) -> bool:
     """Serve until drained. False when the worker failed."""
     single = Single(context, slot, worker, wakeup)
-    threading.Thread(target=single.watch, name="sentry", daemon=True).start()
+    threading.Thread(target=single.guard, name="sentry", daemon=True).start()
     return single.run()

@@ -215,8 +215,8 @@ class Promoter(Sentry):
 
     loop: ThreadedLoop
 
-    def __init__(self, loop: ThreadedLoop, parent: int, nudge: int) -> None:
-        super().__init__(loop, parent, nudge)
+    def __init__(self, loop: ThreadedLoop, context: Context) -> None:
+        super().__init__(loop, context)
         self.threads = loop.threads
         self.next_tick = 0.0
         self.expired: set[Connection] = set()
@@ -276,7 +276,7 @@ class Promoter(Sentry):
 def work(context: Context, slot: int, threads: Threads, wakeup: Wakeup) -> bool:
     """Serve until drained."""
     loop = ThreadedLoop(context, slot, threads)
-    sentry = Promoter(loop, context.parent, context.nudge)
+    sentry = Promoter(loop, context)
 
     def on_signal() -> None:
         if "drain" in wakeup.take():
@@ -285,10 +285,10 @@ def work(context: Context, slot: int, threads: Threads, wakeup: Wakeup) -> bool:
     def first() -> None:
         if not loop.draining:
             context.board.states[slot] = scoreboard.IDLE
-        sentry.send_nudge()
+        context.wake_server()
         threads.submit(loop.lead)
 
-    loop.on_leaving = sentry.send_nudge
+    loop.on_leaving = context.wake_server
     loop.add(Signals(wakeup.fileno(), on_signal))
     loop.listen(context.listeners, context.pair)
     loop.publish()

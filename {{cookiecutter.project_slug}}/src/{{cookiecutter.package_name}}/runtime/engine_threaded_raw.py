@@ -9,7 +9,7 @@ from functools import partial
 from . import raw, scoreboard
 from .listeners import Listener
 from .logs import log
-from .scoreboard import ACCEPTED, CONNECTIONS, ERRORS, IDLE, LEAVING
+from .scoreboard import CONNECTIONS, ERRORS, IDLE, LEAVING
 from .server import Context
 from .signals import Wakeup
 from .stream import Stream
@@ -31,14 +31,13 @@ class Front:
         self.slot = slot
         self.base = context.board.base(slot)
         self.service = context.service.protocol.service(context.handlers, context.config)
+        self.queue = raw.Queue(context, slot)
         self.held = 0  # connections; changed by this thread and the others, under the pool's lock
         self.streams: set[Stream] = set()  # that are being served
         self.hung: set[Stream] = set()  # those whose handlers exceeded --request-timeout: nobody waits for them
         self.served = 0
         self.quota = context.config.max_requests
         self.draining = False
-        self.short = False
-        self.pause = 0.0  # until when accepting pauses
         self.deadline = 0.0
         self.watching = False
         self.reader, self.writer = os.pipe()
@@ -54,10 +53,11 @@ class Front:
         self.threads.resize()
         tick = time.monotonic() + TICK
         look = self.config.request_timeout / 4 or TICK
-        while not (self.draining and self.held <= len(self.hung)):
+        while self.queue.listening or self.held > len(self.hung):
             now = time.monotonic()
-            self.watch(self.held < self.threads.ceiling and now >= self.pause and not self.draining)
-            limit = min(tick, self.pause if self.pause > now else tick, now + look)
+            pause = self.queue.short
+            self.watch(self.held < self.threads.ceiling and now >= pause and not self.draining)
+            limit = min(tick, pause if pause > now else tick, now + look)
             ready = {fd for fd, _ in self.poller.poll(max(0.0, limit - now) * 1000)}
             if self.reader in ready:
                 os.read(self.reader, 4096)
@@ -65,6 +65,8 @@ class Front:
                 self.orphaned()
             if "drain" in self.wakeup.take():
                 self.drain()
+            if self.draining and self.queue.listening:
+                self.empty()
             for listener in self.context.listeners if not self.draining else ():
                 if listener.socket.fileno() in ready:
                     self.accept(listener)
@@ -99,13 +101,7 @@ class Front:
         """A thread can work: so can this host."""
         if not self.draining:
             self.board.states[self.slot] = IDLE
-        self.nudge()
-
-    def nudge(self) -> None:
-        try:
-            os.write(self.context.nudge, b"b")
-        except OSError:
-            return  # full: it has nudges enough; closed: there is no server to tell
+        self.context.wake_server()
 
     def watch(self, wanted: bool) -> None:
         """Poll the listeners only while a connection could be served: others wait in the kernel's queue."""
@@ -117,29 +113,19 @@ class Front:
                 else:
                     self.poller.unregister(listener.socket)
 
-    def accept(self, listener: Listener, most: int = 64) -> bool:
+    def accept(self, listener: Listener) -> None:
         """Take connections from the queue, 64 at most before looking at anything else."""
-        for _ in range(most):
-            if self.held >= self.threads.ceiling and not self.draining:
-                return False
-            try:
-                taken = raw.accept(listener)
-            except OSError as error:
-                if error.errno not in raw.SCARCE:
-                    raise
-                if not self.short:
-                    log.warning("cannot accept: %s; accepting pauses", error.strerror)
-                self.short = True
-                self.pause = time.monotonic() + raw.PAUSE
-                return False
+        for _ in range(64):
+            taken = self.queue.take(listener) if self.held < self.threads.ceiling else None
             if taken is None:
-                return False
-            self.short = False
-            with self.threads.lock:
-                self.held += 1
-            self.board.words[self.base + ACCEPTED] += 1
-            self.threads.submit(partial(self.serve, taken, time.monotonic()))
-        return True
+                return
+            self.hold(taken)
+
+    def hold(self, taken: raw.Taken) -> None:
+        """Give a connection to a thread."""
+        with self.threads.lock:
+            self.held += 1
+        self.threads.submit(partial(self.serve, taken, time.monotonic()))
 
     def publish(self) -> None:
         """Show how many connections are held: this thread alone writes that."""
@@ -175,19 +161,18 @@ class Front:
                 return  # it has wake-ups enough
 
     def drain(self) -> None:
-        """Empty the queue, then take no more. A host that retires alone leaves the queue to its siblings."""
+        """Empty the queue, then take no more."""
         if self.draining:
             return
         self.draining = True
         self.watch(False)
         self.board.states[self.slot] = LEAVING
-        self.nudge()
-        if self.board.words[scoreboard.PHASE] != scoreboard.RUN:
-            for listener in self.context.listeners:
-                while self.accept(listener):
-                    continue
-        for listener in self.context.listeners:
-            listener.socket.close()
+        self.context.wake_server()
+        self.empty()
+
+    def empty(self) -> None:
+        for taken in self.queue.close():
+            self.hold(taken)
 
     def orphaned(self) -> None:
         """The server is gone: drain, and do not outlive the drain's time limit."""

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from . import scoreboard
+from . import pair, scoreboard
 from .bodies import Body, Stream
 from .config import Config
 from .connection import BODY, CLOSED, GREETING, HANDLING, HEAD, LINGER, SENDING, Connection
@@ -39,7 +39,6 @@ SCARCE = 0.1  # seconds for which accepting pauses when descriptors or memory ha
 # Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
 # the bytes received, which follow, are an unfinished head.
 HANDED_HEAD = struct.Struct("!Id?")
-CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 NOTES = 10  # lines about clients that a worker logs in a second: a flood of bad ones must not flood the log
 QUIET = 60.0  # seconds before the log hears again that accepting pauses
 HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
@@ -163,10 +162,10 @@ class Signals:
 class Receiver:
     """The generation's pair, from which connections come that a busy sibling handed over."""
 
-    def __init__(self, loop: "Loop", pair: socket.socket) -> None:
+    def __init__(self, loop: "Loop", end: socket.socket) -> None:
         self.loop = loop
-        self.pair = pair
-        self.fd = pair.fileno()
+        self.pair = end
+        self.fd = end.fileno()
         self.mask = 0
 
     def ready(self, mask: int) -> None:
@@ -177,19 +176,15 @@ class Receiver:
         """Take over one connection; False when there is none, or no descriptor for it."""
         loop = self.loop
         try:
-            os.close(os.dup(self.fd))  # without a free descriptor the kernel would drop the connection on its way
-            data, descriptors, _, _ = socket.recv_fds(self.pair, HANDED_HEAD.size + HANDED_MOST, 1, CLOEXEC)
-        except BlockingIOError:
-            return False
+            taken = pair.take(self.pair, HANDED_HEAD.size + HANDED_MOST)
         except OSError as error:
             loop.scarce(f"cannot take over a connection: {error.strerror}; accepting pauses until connections close")
             return False
-        if not descriptors:  # another thread took the last one in between
-            log.error("a connection handed over was lost: no descriptor free; raise the limit (ulimit -n)")
+        if taken is None:
+            return False
+        data, sock = taken
+        if sock is None:
             return True
-        sock = socket.socket(fileno=descriptors[0])
-        if not CLOEXEC:
-            sock.set_inheritable(False)
         sock.setblocking(False)
         try:
             peer = peer_of(sock.getpeername())
@@ -264,14 +259,14 @@ class Loop:
 
     # ---- set-up ------------------------------------------------------------------------------------------------
 
-    def listen(self, listeners: list[Listener], pair: tuple[socket.socket, socket.socket] | None) -> None:
+    def listen(self, listeners: list[Listener], ends: tuple[socket.socket, socket.socket] | None) -> None:
         """Watch the listeners, and the pair through which siblings hand connections over."""
         for listener in listeners:
             acceptor = Acceptor(self, listener)
             self.acceptors.append(acceptor)
             self.add(acceptor)
-        if pair is not None:
-            self.pair, receiving = pair
+        if ends is not None:
+            self.pair, receiving = ends
             self.receiver = Receiver(self, receiving)
             self.add(self.receiver)
 
@@ -540,13 +535,11 @@ class Loop:
             return False
         mask = connection.mask
         self.unwatch(connection)
-        try:
-            deadline = connection.deadline
-            if self.retiring and connection.state == HEAD and not connection.buffer:  # ours is the drain's, not its own
-                deadline = self.now + (self.config.keep_alive if connection.served else self.header_timeout)
-            head = HANDED_HEAD.pack(connection.served, deadline, bool(connection.seen))
-            socket.send_fds(self.pair, [head + connection.buffer], [connection.fd])
-        except OSError:  # the pair is full (EAGAIN, ENOBUFS): the connection stays
+        deadline = connection.deadline
+        if self.retiring and connection.state == HEAD and not connection.buffer:  # ours is the drain's, not its own
+            deadline = self.now + (self.config.keep_alive if connection.served else self.header_timeout)
+        head = HANDED_HEAD.pack(connection.served, deadline, bool(connection.seen))
+        if not pair.give(self.pair, head + connection.buffer, connection.fd):
             if mask:
                 self.watch(connection, mask)
             return False

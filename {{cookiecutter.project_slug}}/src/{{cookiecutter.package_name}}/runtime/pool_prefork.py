@@ -34,6 +34,10 @@ def rows(config: Config) -> int:
     return 0
 
 
+def prepare() -> None:
+    """In the server, before the handlers are imported: nothing, a worker has two threads."""
+
+
 def run(context: Context, slot: int) -> int:
     """A worker's life, from the fork to its exit status."""
     words, base = context.board.words, context.board.base(slot)

@@ -38,6 +38,17 @@ def rows(config: Config) -> int:
     return min(256, config.max + 2)
 
 
+def prepare() -> None:
+    """In the server, before any thread is there and while every file can be read: one malloc arena, so that with ten
+    thousand threads the virtual size stays that of their stacks. glibc only; children inherit it."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(MALLOPT_ARENA_MAX, 1)
+    except (ImportError, OSError, AttributeError) as error:  # no ctypes, or not glibc: others have no such arenas
+        log.debug("malloc's arenas are not limited: %s", error)
+
+
 def run(context: Context, slot: int) -> int:
     """A host's life, from the fork to its exit status. Its main thread watches; user code runs in the others."""
     config = context.config
@@ -47,7 +58,6 @@ def run(context: Context, slot: int) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     logs.setup("host", config.log_level, not config.foreground)
     faulthandler.enable(all_threads=True)
-    few_arenas()
     threading.stack_size(context.stack_size)
     hosts = config.processes
     # -n and -m are totals over all hosts.
@@ -71,13 +81,3 @@ def run(context: Context, slot: int) -> int:
     good = context.service.engine.work(context, slot, threads, wakeup)
     threads.stop(5.0)
     return OK if good else SOFTWARE
-
-
-def few_arenas() -> None:
-    """One malloc arena: with ten thousand threads the virtual size stays that of their stacks. glibc only."""
-    try:
-        import ctypes
-
-        ctypes.CDLL(None).mallopt(MALLOPT_ARENA_MAX, 1)
-    except (ImportError, OSError, AttributeError):
-        return  # no ctypes, or not glibc: other allocators have no such arenas

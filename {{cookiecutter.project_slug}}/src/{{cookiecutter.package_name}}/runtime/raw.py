@@ -3,12 +3,15 @@
 import errno
 import faulthandler
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from . import scoreboard
 from .config import Config
 from .listeners import Listener, peer_of
 from .logs import log
+from .server import Context
 from .stream import Stream
 from .worker import Worker, WorkerFailed
 
@@ -20,13 +23,53 @@ TIMED_OUT = 75  # exit status of a process whose handler exceeded --request-time
 Taken = tuple[socket.socket, Any]
 
 
-def accept(listener: Listener) -> Taken | None:
-    """One connection from the queue, or None when it is empty. Raises OSError when descriptors have run out."""
-    try:
-        sock, peer = listener.socket.accept()
-    except (BlockingIOError, ConnectionAbortedError):
-        return None  # a sibling was faster, or the client left
-    return sock, peer_of(peer)
+class Queue:
+    """The connections that wait in the kernel behind this member's listeners."""
+
+    def __init__(self, context: Context, slot: int) -> None:
+        self.listeners = context.listeners
+        self.words, self.base = context.board.words, context.board.base(slot)
+        self.backlog = context.config.backlog
+        self.short = 0.0  # until when there is no descriptor for another one; 0 = there is
+        self.listening = True
+
+    def take(self, listener: Listener) -> Taken | None:
+        """One connection, or None when there is none or no descriptor for it."""
+        try:
+            sock, peer = listener.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None  # a sibling was faster, or the client left
+        except OSError as error:
+            self.scarce(error)
+            return None
+        self.short = 0.0
+        self.words[self.base + scoreboard.ACCEPTED] += 1
+        return sock, peer_of(peer)
+
+    def scarce(self, error: OSError) -> None:
+        """Descriptors or memory have run out. Raises what is not that."""
+        if error.errno not in SCARCE:
+            raise error
+        if not self.short:
+            log.warning("cannot accept: %s; accepting pauses", error.strerror)
+        self.short = time.monotonic() + PAUSE
+
+    def close(self) -> Iterator[Taken]:
+        """In a drain: all that waits, then close the listeners, so that newcomers are refused. One that retires alone,
+        or is replaced by a reload, leaves the queue to others. `listening` is still set afterwards when descriptors
+        have run out: call it again."""
+        if self.words[scoreboard.PHASE] == scoreboard.DRAIN:
+            for listener in self.listeners:
+                for _ in range(self.backlog):  # more cannot have waited when the drain began
+                    taken = self.take(listener)
+                    if taken is None:
+                        break
+                    yield taken
+                if self.short:
+                    return
+        self.listening = False
+        for listener in self.listeners:
+            listener.socket.close()
 
 
 def opened(taken: Taken, config: Config, worker: Worker) -> Stream:

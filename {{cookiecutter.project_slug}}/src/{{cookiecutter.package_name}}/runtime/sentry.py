@@ -14,6 +14,7 @@ from . import scoreboard
 from .errors import SOFTWARE
 from .logs import log
 from .poller import Loop
+from .server import Context
 
 LOOK = 0.010  # seconds between looks; a handler that takes longer is slow
 CALM = 100  # looks without a request before it falls asleep
@@ -22,17 +23,17 @@ TIMED_OUT = 75  # exit status of a process whose handler exceeded --request-time
 
 
 class Sentry:
-    """`parent` is the read end of the parent pipe; `nudge` tells the server that the pool may be too small."""
+    """Watches a loop."""
 
-    def __init__(self, loop: Loop, parent: int, nudge: int) -> None:
+    def __init__(self, loop: Loop, context: Context) -> None:
         self.loop = loop
-        self.parent = parent
-        self.nudge = nudge
+        self.context = context
+        self.parent = context.parent
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         os.set_blocking(self.writer, False)
         self.poller = select.poll()
-        self.poller.register(parent, select.POLLIN)
+        self.poller.register(self.parent, select.POLLIN)
         self.poller.register(self.reader, select.POLLIN)
         self.deadline = 0.0  # when an orphan ends at the latest
         self.done = False
@@ -129,11 +130,4 @@ class Sentry:
             return
         self.loop.board.states[slot] = state
         if state == scoreboard.BUSY:
-            self.send_nudge()
-
-    def send_nudge(self) -> None:
-        """Wake the server."""
-        try:
-            os.write(self.nudge, b"b")
-        except OSError:
-            return  # full: it has nudges enough; closed: there is no server to tell
+            self.context.wake_server()

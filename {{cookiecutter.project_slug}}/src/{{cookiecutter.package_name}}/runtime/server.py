@@ -114,8 +114,15 @@ class Context(NamedTuple):
     listeners: list[Listener]
     pair: tuple[socket.socket, socket.socket]
     parent: int  # reads end-of-file when the server is gone
-    nudge: int  # a byte wakes the server: sizes may have to change
+    nudge: int  # a byte wakes the server
     stack_size: int
+
+    def wake_server(self) -> None:
+        """Its pool may have to change."""
+        try:
+            os.write(self.nudge, b"b")
+        except OSError:
+            return  # full: it has nudges enough; closed: there is no server to tell
 
 
 def load_handlers(service: Service) -> ModuleType:
@@ -211,6 +218,7 @@ class ServerProcess:
         logs.setup("server", self.config.log_level, not self.config.foreground)
         faulthandler.enable()
         enter(self.config)
+        self.service.pool.prepare()
         self.handlers = load_handlers(self.service)
         self.server = Server(self.service, self.config, self.listeners, self.identity, self.board)
         self.server.in_init = True

@@ -35,6 +35,7 @@ class PoolThread(threading.Thread):
         self.gate = threading.Lock()
         self.gate.acquire()
         self.job: Job | None = None
+        self.begun = False  # it runs, whatever `start` said: that can fail after the system has made the thread
         self.since = 0.0  # when the handler that it runs as the loop's thread began; 0 = none
         self.working = 0.0  # when the job that it runs began; 0 = none, -1 = it leads the loop
         self.born = time.monotonic()
@@ -75,6 +76,10 @@ class Threads:
 
     def live(self, thread: PoolThread) -> None:
         """A thread's life: worker_init, jobs, worker_exit."""
+        with self.lock:
+            thread.begun = self.all.get(thread.number) is thread
+        if not thread.begun:
+            return  # forgotten
         good = self.enter(thread)
         while good:
             job = self.next_job(thread)
@@ -160,20 +165,17 @@ class Threads:
     def submit(self, job: Job, urgent: bool = False) -> None:
         """Give a job to an idle thread, to a new one, or let it wait until one is free. An urgent one does not wait:
         there may be one thread above the ceiling for it."""
-        thread = None
         with self.lock:
+            at_once = urgent and not self.idle and not self.stopping
             if self.idle:
-                idle = self.idle.pop()
-                idle.job = job
-                idle.gate.release()
-            elif urgent and not self.stopping:
-                thread = self.add()
+                thread = self.idle.pop()
                 thread.job = job
-            else:
+                thread.gate.release()
+            elif not at_once:
                 self.waiting.append(job)
             short = bool(self.waiting) or len(self.idle) * 2 < self.floor
-        if thread is not None:
-            self.start([thread])
+        if at_once:
+            self.start(job)
         elif short:
             self.resize()
 
@@ -185,8 +187,12 @@ class Threads:
             if self.resizing:
                 return  # whoever is at it looks once more
             self.resizing = True
-        while self.settle():
-            continue
+        try:
+            while self.settle():
+                continue
+        except BaseException:
+            self.resizing = False  # or nobody would ever do it again
+            raise
 
     def settle(self) -> bool:
         """One step of it. False when nothing has changed since the last one."""
@@ -204,38 +210,40 @@ class Threads:
                 self.history.clear()
                 for thread in [self.idle.pop(0) for _ in range(min(-change, idle))]:
                     thread.gate.release()  # without a job: it leaves
-            made = [self.add() for _ in range(change)]
-            sys.setswitchinterval(max(SWITCH, len(self.all) * SWITCH_EACH))
-        self.start(made)
+            sys.setswitchinterval(max(SWITCH, (total + max(0, change)) * SWITCH_EACH))
+        for _ in range(change):
+            if not self.start():
+                break
         return True
 
-    def start(self, made: list[PoolThread]) -> None:
-        """Start new threads, until the system's or the container's limit is reached."""
-        for at, thread in enumerate(made):
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self.forget(made[at:], str(error))
-                return
+    def start(self, job: Job | None = None) -> bool:
+        """Start one more thread, for this job if there is one. False at the system's or the container's limit of
+        threads or memory: then the job waits for another thread."""
+        thread = None
+        try:
+            with self.lock:
+                thread = PoolThread(self, self.count + 1)
+                thread.job = job
+                self.count += 1
+                self.all[thread.number] = thread
+                self.starting += 1
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            self.forget(thread, job)
+            log.error("cannot start a thread: %s; trying again in a second", str(error) or type(error).__name__)
+            return False
+        return True
 
-    def add(self) -> PoolThread:
-        """A new thread, not started yet; the lock is held."""
-        self.count += 1
-        thread = PoolThread(self, self.count)
-        self.all[thread.number] = thread
-        self.starting += 1
-        return thread
-
-    def forget(self, made: list[PoolThread], reason: str) -> None:
-        """Threads that could not be started; their jobs wait for others."""
+    def forget(self, thread: PoolThread | None, job: Job | None) -> None:
+        """This thread could not be started, or not even be made."""
         with self.lock:
-            for one in made:
-                del self.all[one.number]
-                self.starting -= 1
-                if one.job is not None:
-                    self.waiting.appendleft(one.job)
             self.not_before = time.monotonic() + RETRY
-        log.error("cannot start a thread: %s; trying again in a second", reason)
+            if thread is not None and thread.begun:
+                return  # it could after all, and has its job
+            if thread is not None and self.all.pop(thread.number, None) is not None:
+                self.starting -= 1
+            if job is not None:
+                self.waiting.appendleft(job)
 
     def tick(self) -> None:
         """Once a second: remember how many are idle, and shrink what is too much."""
