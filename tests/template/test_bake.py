@@ -49,9 +49,11 @@ COMMON = {
     "tests/integration/talk.py",
     "tests/integration/test_deployment.py",
     "tests/integration/test_service.py",
+    "tests/unit/test_cgroups.py",
     "tests/unit/test_handlers.py",
     "tests/unit/test_http1.py",
     "tests/unit/test_sizing.py",
+    "tests/unit/test_upkeep.py",
 }
 CHOSEN = {"github": {".github/workflows/ci.yml"}, "gitlab": {".gitlab-ci.yml"}, "none": set[str]()}
 # Files that a project has only with these protocols and pools; all other modules of the runtime are in every project.

@@ -117,28 +117,11 @@ def choice(*names: str) -> Callable[[str], str]:
 
 def processes(value: str) -> int:
     """A number of processes, or «auto»: the CPU quota of the control group, else the processors we may use."""
-    return cpus() if value == "auto" else count(1, 1024)(value)
+    if value != "auto":
+        return count(1, 1024)(value)
+    from . import cgroups  # `ctl` does not need it
 
-
-def content(name: str) -> str:
-    with open(name) as file:
-        return file.read()
-
-
-def cpus() -> int:
-    """Processors that this process may use in full, at least 1 (cgroups(7): cpu.max, or cpu.cfs_* of version 1)."""
-    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for names in (
-        ("/sys/fs/cgroup/cpu.max",),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        try:
-            quota, period = "".join(content(name) for name in names).split()
-            if quota.isdigit() and int(period):
-                number = min(number, int(quota) // int(period))
-        except (OSError, ValueError):
-            continue
-    return max(1, number)
+    return cgroups.cpus()
 
 
 START, GENERATION = "start", "generation"
@@ -153,7 +136,8 @@ OPTIONS: tuple[Option, ...] = (
            "host:port, [v6]:port, unix:path or fd:N; repeatable; instead of -p, -i and -l", repeat=True),
     Option("idle", "n", "N", 5, count(1, 32768), GENERATION,
            "idle workers kept ready; more are made when fewer than half remain"),
-    Option("max", "m", "N", 25, count(1, 32768), GENERATION, "most workers; at least -n"),
+    Option("max", "m", "N", 25, count(1, 32768), GENERATION,
+           "most workers; at least -n; fewer where a memory limit has no room for them"),
     Option("processes", "", "N", 1, processes, GENERATION,
            "processes that hold the threads; auto = as many as the CPU quota allows", only="threaded"),
     Option("max-connections", "", "N", 10000, count(1), GENERATION,
@@ -163,6 +147,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("user", "u", "USER", "", text, GENERATION, "when started as root: become this user (default nobody)"),
     Option("group", "g", "GROUP", "", text, GENERATION, "when started as root: this group (default the user's own)"),
     Option("immediate", "t", "", False, switch, GENERATION, "TERM stops at once, without a drain"),
+    Option("reload", "", "", False, switch, START, "reload when a file of your code changes; for development"),
     Option("config", "f", "FILE", "", path, START, "TOML file with these options and your own tables"),
     Option("pidfile", "", "FILE", "", path, START, "locked for life; default /var/run/NAME.pid as root, else none"),
     Option("control", "", "PATH", "", path, START,
@@ -190,7 +175,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("max-requests", "", "N", 0, count(0), GENERATION,
            "requests after which a worker is replaced (up to a tenth more, at random); 0 = never"),
     Option("max-memory", "", "MIB", 0, count(0), GENERATION,
-           "resident memory above which a worker is replaced; 0 = never"),
+           "resident memory above which a worker is replaced; 0 = none, only when the control group runs short"),
     Option("fast-time", "", "SECONDS", 5.0, seconds, GENERATION, "a shorter life than this counts as a fast crash"),
     Option("fast-max", "", "N", 5, count(1), GENERATION, "fast crashes in a row before restarts are slowed down"),
     Option("restart-max", "", "N", 0, count(0), GENERATION, "crashes in all before giving up; 0 = never"),
@@ -274,6 +259,7 @@ class Config:
     user: str
     group: str
     immediate: bool
+    reload: bool
     config: str
     pidfile: str
     control: str

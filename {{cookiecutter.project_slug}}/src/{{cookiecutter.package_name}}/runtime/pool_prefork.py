@@ -12,6 +12,7 @@ from .server import Context
 from .worker import Worker, WorkerFailed
 
 NAME = "prefork"
+MEMORY = 4 * 2**20  # bytes that a fresh worker has of its own, rounded up
 
 
 def bounds(config: Config) -> tuple[int, int]:

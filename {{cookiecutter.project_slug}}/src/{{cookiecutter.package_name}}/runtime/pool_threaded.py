@@ -9,11 +9,12 @@ from . import logs, scoreboard, signals
 from .config import Config
 from .errors import OK, SOFTWARE
 from .logs import log
-from .server import Context
+from .server import STACK, Context
 from .threads import Threads
 from .throttle import Throttle
 
 NAME = "threaded"
+MEMORY = STACK  # bytes that a thread may fill at least
 # glibc makes an arena per thread up to 8 per processor; they fragment, and each reserves 64 MiB of address space.
 MALLOPT_ARENA_MAX = -8
 

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
+from . import cgroups, logs, scoreboard, signals
 from . import listeners as sockets
-from . import logs, scoreboard, signals
 from .config import ADDRESS_KEYS, Config, Service, changed, load
 from .control import Control
 from .daemon import Identity, Pidfile, ReadyPipe
@@ -28,6 +28,8 @@ from .notify import Notify
 from .scoreboard import Scoreboard
 from .server import LAST_WORDS, ServerProcess, flush
 from .throttle import Throttle
+from .upkeep import resident
+from .watch import Watch
 
 TICK = 0.5
 MERCY = 2.0  # seconds beyond its own limits that a server gets before it is killed
@@ -76,6 +78,7 @@ class Supervisor:
         self.again = False  # `ctl restart`: after the end comes a new beginning
         self.selector = selectors.DefaultSelector()
         self.notify = Notify()
+        self.code = Watch() if config.reload else None
         self.watchers: list[Watcher] = []  # wait for the reload that begins next; later they are the generation's
 
     # ---- start ---------------------------------------------------------------------------------------------------
@@ -138,6 +141,7 @@ class Supervisor:
     def start_generation(self, config: Config, listeners: list[Listener], identity: Identity) -> None:
         """Fork a server, without exec: it has every runtime module and nothing of the user's. Raises OSError when
         there is no process, descriptor or memory left; then nothing has changed."""
+        cgroups.fit(self.service, config, resident(os.getpid()))
         with ExitStack() as undo:
             board = Scoreboard(self.service.pool.slots(config), self.service.pool.rows(config))
             undo.callback(board.close)
@@ -220,6 +224,9 @@ class Supervisor:
         self.check_beat(now)
         if self.control is not None:
             self.control.expire(now)
+        if self.code is not None and not self.stopping and (names := self.code.changed()):
+            log.info("changed: %s", ", ".join(names))
+            self.reload()
         self.notify.beat(now, self.stopping or self.next is not None, self.summary)
 
     def summary(self) -> str:

@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from . import scoreboard
+from . import cgroups, scoreboard
 from .logs import log
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MEASURE = 5.0  # seconds between looks at the members' memory
 GRACE = 1.0  # seconds beyond --request-timeout: a member's own sentry comes first, and saves what it can
 MIB = 2**20
+SHORT = 0.9  # of the control group's memory limit: then the worker that has grown most is replaced
+GROWN = 32  # if it has grown by this part of the limit
 
 
 class Member:
@@ -53,6 +55,7 @@ class Upkeep:
         self.old: Member | None = None  # is being replaced
         self.new: Member | None = None  # by this one
         self.next_measure = time.monotonic() + MEASURE
+        self.smallest = 2**62  # bytes of the smallest member ever seen: about what a fresh one has
 
     # ---- standing still ----------------------------------------------------------------------------------------
 
@@ -97,16 +100,31 @@ class Upkeep:
     # ---- recycling ---------------------------------------------------------------------------------------------
 
     def measure(self, now: float) -> None:
-        """Now and then: which members are larger than --max-memory?"""
-        limit = self.config.max_memory * MIB
-        if not limit or now < self.next_measure:
+        """Now and then: which members are larger than --max-memory, and is the control group's memory running short?"""
+        if now < self.next_measure:
             return
         self.next_measure = now + MEASURE
-        for member in self.server.members.values():
-            size = 0 if member.leaving else resident(member.pid)
-            if size > limit:
-                log.info("worker %d has %d MiB (--max-memory %d): replaced", member.pid, size // MIB, limit // MIB)
-                self.board.words[self.board.base(member.slot) + scoreboard.WISH] = 1
+        most = self.config.max_memory * MIB
+        limit, used = cgroups.memory()
+        if not most and not limit:
+            return
+        sizes = {one.pid: resident(one.pid) for one in self.server.members.values() if not one.leaving}
+        sizes = {pid: size for pid, size in sizes.items() if size}
+        for pid, size in sizes.items():
+            if most and size > most:
+                self.wish(pid, f"has {size // MIB} MiB (--max-memory {self.config.max_memory})")
+        if not sizes:
+            return
+        self.smallest = min(self.smallest, *sizes.values())
+        largest = max(sizes, key=lambda pid: sizes[pid])
+        grown = sizes[largest] - self.smallest
+        if limit and used > limit * SHORT and grown > limit // GROWN and self.old is None:
+            self.wish(largest, f"has grown by {grown // MIB} MiB, and the control group uses {used // MIB} MiB of its"
+                      f" {limit // MIB}")  # fmt: skip
+
+    def wish(self, pid: int, reason: str) -> None:
+        log.info("worker %d %s: replaced", pid, reason)
+        self.board.words[self.board.base(self.server.members[pid].slot) + scoreboard.WISH] = 1
 
     def recycle(self) -> None:
         """Replace one member that wants it: first its successor, then it leaves, then it may be another's turn."""

@@ -1,0 +1,73 @@
+"""Recycling by memory: the policy, with members that exist on paper only."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from {{ cookiecutter.package_name }}.runtime import cgroups, upkeep
+from {{ cookiecutter.package_name }}.runtime.scoreboard import WISH, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.upkeep import MEASURE, Member, Upkeep
+
+MIB = 2**20
+
+
+class Pool:
+    """Members with a size each, in MiB, in a control group."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, max_memory: int = 0) -> None:
+        self.sizes: dict[int, int] = {}
+        self.limit = self.used = 0
+        self.board = Scoreboard(8)
+        self.members: dict[int, Member] = {}
+        self.config = SimpleNamespace(max_memory=max_memory)
+        self.upkeep = Upkeep(cast(Any, self))
+        self.now = self.upkeep.next_measure
+        monkeypatch.setattr(upkeep, "resident", lambda pid: self.sizes[pid] * MIB)
+        monkeypatch.setattr(cgroups, "memory", lambda: (self.limit * MIB, self.used * MIB))
+
+    def wishes(self, **sizes: int) -> list[str]:
+        """Which members are to be replaced once these are their sizes."""
+        for slot, size in enumerate(sizes.values()):
+            self.members.setdefault(slot + 100, Member(slot + 100, slot))
+            self.sizes[slot + 100] = size
+        self.upkeep.measure(self.now)
+        self.now += MEASURE
+        names = list(sizes)
+        words = [self.board.base(member.slot) + WISH for member in self.members.values()]
+        found = [names[i] for i, word in enumerate(words) if self.board.words[word]]
+        for word in words:
+            self.board.words[word] = 0
+        return found
+
+
+def test_nobody_is_too_large_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Pool(monkeypatch).wishes(a=10, b=5000) == []
+
+
+def test_who_is_above_max_memory_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Pool(monkeypatch, max_memory=100).wishes(a=101, b=100, c=300) == ["a", "c"]
+
+
+def test_who_has_grown_most_is_replaced_when_the_group_runs_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(monkeypatch)
+    pool.limit, pool.used = 256, 200
+    assert pool.wishes(a=20, b=20, c=20) == []
+    assert pool.wishes(a=60, b=90, c=20) == []  # 56 MiB are left
+    pool.used = 240
+    assert pool.wishes(a=60, b=90, c=20) == ["b"]
+
+
+def test_nobody_is_replaced_who_has_not_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not help: a fresh one would be as large."""
+    pool = Pool(monkeypatch)
+    pool.limit, pool.used = 256, 250
+    assert pool.wishes(a=70, b=72, c=71) == []
+
+
+def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = Pool(monkeypatch)
+    pool.limit, pool.used = 256, 250
+    assert pool.wishes(a=20, b=90) == ["b"]
+    pool.upkeep.old = pool.members[101]  # it is being replaced
+    assert pool.wishes(a=60, b=90) == []
