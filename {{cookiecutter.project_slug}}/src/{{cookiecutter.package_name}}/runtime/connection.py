@@ -24,7 +24,7 @@ from .bodies import RATE, RECEIVE, Body, Region, Stream, shut, unsent
 from .http import BODILESS, DisconnectedError, HTTPError, Request, Response, error_page, head_of
 from .http1 import CHUNKED, Chunked, Head, ProtocolError, parse_head
 from .logs import log
-from .routes import METHODS, Found, Handler
+from .routes import METHODS, Found, Handler, Route
 from .worker import Worker, WorkerFailed
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ BROKEN = b"broken"  # compared by identity: what make_piece returns for a genera
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 FOREVER = 1e12
 TURN = 0.005  # seconds after which one client's pipeline or stream makes room for the others
+NO_ROUTE: tuple[Route, dict[str, str]] = Route("", None), {}
 NOTHING = memoryview(b"")  # one for all: a parked connection has to be small
 
 
@@ -212,12 +213,10 @@ class Connection:
     def handle(self, head: Head, body: bytes | None, source: Body | None, found: Found, worker: Worker) -> Any:
         """Run the handler. Returns its Response, plain bytes, or None when the client has left. Touches nothing but
         this request, so any thread may run it."""
-        request = Request(head, body, source, self.peer, worker)
+        route, params = found or NO_ROUTE
+        request = Request(head, body, source, self.peer, worker, params)
         try:
-            handler = None
-            if found is not None:
-                route, request.params = found
-                handler = route.find(head.method)
+            handler = route.handlers.get(head.method) or route.find(head.method)
             if handler is None:
                 unusual = self.unusual(request)
                 if isinstance(unusual, Response):
@@ -267,7 +266,10 @@ class Connection:
         if result is None:
             self.close()
             return
-        self.last = not head.keep_alive
+        if not head.keep_alive:
+            self.close_after = self.last = True
+        elif loop.draining or not loop.keep_alive:
+            self.close_after = True
         if source is not None:
             loop.received += source.received
             if source.done:
@@ -276,10 +278,9 @@ class Connection:
                 source.expect = False  # too late for a 100
                 self.close_after = True  # the rest of the body is unread: nothing after it could be understood
                 self.last = False
-        if loop.draining or not head.keep_alive or not loop.keep_alive:
-            self.close_after = True
-        if type(result) is bytes and head.minor and not self.close_after and head.method != "HEAD":
-            data = b"%bContent-Length: %d\r\n\r\n%b" % (loop.clock.bytes_ok, len(result), result)
+        if type(result) is bytes and not self.close_after and head.minor and head.method != "HEAD":
+            size = len(result)
+            data = (loop.clock.heads.get(size) or loop.clock.head_of_bytes(size)) + result
         else:
             response = Response.of(result)
             try:
@@ -302,15 +303,18 @@ class Connection:
             self.note("left before its response")
             self.close()
             return
-        self.loop.sent += sent
+        loop = self.loop
+        loop.sent += sent
         if sent < len(data) or self.source is not None:
             self.out = memoryview(data)[sent:]
             self.state = SENDING
             self.moved = 0
-            self.deadline = self.loop.now + self.loop.body_timeout
+            self.deadline = loop.now + loop.body_timeout
             self.pump()
-        else:
+        elif self.close_after:
             self.finish()
+        else:
+            self.deadline = loop.now + loop.keep_alive  # `finish` in line
 
     def compose(self, head: Head, response: Response) -> bytes:
         """The first bytes of a response: its head, and its body when that is in memory. Sets `source`."""

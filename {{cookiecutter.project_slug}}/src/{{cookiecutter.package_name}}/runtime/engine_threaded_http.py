@@ -88,7 +88,8 @@ class ThreadedLoop(Loop):
     def serve(self, connection: Connection, head: Head, body: bytes | None, source: Body | None) -> None:
         leader = self.leader
         assert leader is not None
-        found = self.find_route(head)
+        route = self.literal.get(head.target)  # without a query, the target is the path
+        found = (route, {}) if route is not None else self.router.match(head.path)
         connection.state = HANDLING
         # A slow one is tried again here now and then, but only while somebody could take the loop over at once.
         if source is not None or (

@@ -79,15 +79,18 @@ class Headers(Mapping[str, str]):
 
 
 class Request:
-    """One request. `method`, `params` (of the route), `peer` and `worker` are plain attributes; the rest is made
+    """One request. `method`, `params`, `peer` and `worker` are plain attributes; the rest is made
     when asked for."""
 
     __slots__ = ("_body", "_headers", "_query", "_source", "head", "method", "params", "peer", "worker")
 
-    def __init__(self, head: Head, body: bytes | None, source: BodySource | None, peer: Any, worker: Any) -> None:
+    def __init__(
+        self, head: Head, body: bytes | None, source: BodySource | None, peer: Any, worker: Any,
+        params: dict[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self.head = head
         self.method = head.method
-        self.params: dict[str, str] = {}
+        self.params = {} if params is None else params  # of the route
         self.peer = peer  # (address, port), or "" on a UNIX socket
         self.worker = worker  # the object that worker_init got: a place for what lives as long as the worker
         self._body = body
@@ -232,7 +235,8 @@ class Response:
 
 
 class Clock:
-    """The beginning of responses, made once per second: status line, Server and Date (RFC 9110 6.6.1)."""
+    """The beginning of responses, made once per second: status line, Server and Date (RFC 9110 6.6.1). And the whole
+    heads of the plainest ones, by the size of their bodies."""
 
     DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
     MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -241,7 +245,7 @@ class Clock:
         self.server = server
         self.second = -1
         self.common = b""
-        self.bytes_ok = b""
+        self.heads: dict[int, bytes] = {}
 
     def tick(self) -> None:
         """Bring the date up to now; called at most once per turn of the loop."""
@@ -253,7 +257,15 @@ class Clock:
         year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
         date = f"{self.DAYS[weekday]}, {day:02} {self.MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{sec:02} GMT"
         self.common = f"Server: {self.server}\r\nDate: {date}\r\n".encode("latin-1")
-        self.bytes_ok = b"HTTP/1.1 200 OK\r\n" + self.common + b"Content-Type: application/octet-stream\r\n"
+        self.heads.clear()
+
+    def head_of_bytes(self, size: int) -> bytes:
+        """The head of so many bytes from a handler that returned nothing else."""
+        if len(self.heads) == 256:
+            self.heads.clear()
+        head = b"HTTP/1.1 200 OK\r\n%bContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n"
+        self.heads[size] = whole = head % (self.common, size)
+        return whole
 
 
 def head_of(response: Response, clock: Clock, length: int | None, connection: bytes, chunked: bool) -> bytes:

@@ -107,17 +107,22 @@ def _finder(name: str) -> re.Pattern[bytes]:
 class Head:
     """A request head. Its fields stay bytes until somebody asks for one."""
 
-    __slots__ = ("_block", "expect", "host", "keep_alive", "length", "method", "minor", "target")
+    __slots__ = ("_block", "_host", "expect", "keep_alive", "length", "method", "minor", "target")
 
-    def __init__(self, method: str, target: str, block: bytes) -> None:
+    def __init__(self, method: str, target: str, block: bytes, host: bytes, length: int) -> None:
         self.method = method
         self.target = target  # as sent
         self.minor = 1  # of the version: HTTP/1.1 or HTTP/1.0
-        self.length = 0  # of the body, or CHUNKED
+        self.length = length  # of the body, or CHUNKED
         self.keep_alive = True  # as far as the client is concerned
         self.expect = False  # the client waits for 100 (Continue) before it sends the body
-        self.host = ""  # host[:port] the request is for; "" only with HTTP/1.0 or *
+        self._host = host
         self._block = block  # LF and the field lines: so every line, the first too, follows an LF
+
+    @property
+    def host(self) -> str:
+        """host[:port] that the request is for; "" only with HTTP/1.0 or *."""
+        return self._host.decode()
 
     @property
     def raw(self) -> bytes:
@@ -175,14 +180,11 @@ def parse_head(buffer: bytes | bytearray, limits: Limits, start: int = 0, seen: 
         raise ProtocolError(414, "request line too long")
     if len(block) > 4 * limits.fields and block.count(b"\r\n") > limits.fields:  # no line is shorter than 4 bytes
         raise ProtocolError(431, "too many header fields")
-    head = Head(method.decode(), target.decode(), block)
     if host is not None and special is None and minor == b"1" and target[0] == 47:  # 47 is "/"
-        head.host = host.decode()
-        if length is not None:
-            head.length = int(length)
-    else:
-        head.minor = int(minor)
-        _frame(head, block)
+        return Head(method.decode(), target.decode(), block, host, 0 if length is None else int(length)), end
+    head = Head(method.decode(), target.decode(), block, b"", 0)
+    head.minor = int(minor)
+    _frame(head, block)
     return head, end
 
 
@@ -199,13 +201,13 @@ def _frame(head: Head, block: bytes) -> None:
     if host is None and head.minor:
         raise ProtocolError(400, "no Host")
     if host:
-        head.host = _authority(host, "malformed Host")
+        head._host = _authority(host, "malformed Host")
     if head.target == "*":
         if head.method != "OPTIONS":  # RFC 9112 3.2.4
             raise ProtocolError(400, "only OPTIONS may ask for *")
     elif head.target[0] != "/":
         # RFC 9112 3.2.2: the host in the target is the one that counts.
-        head.host = _authority(head.target.encode().split(b"/")[2].partition(b"?")[0], "malformed request target")
+        head._host = _authority(head.target.encode().split(b"/")[2].partition(b"?")[0], "malformed request target")
     elif head.minor and not host:
         raise ProtocolError(400, "empty Host")  # RFC 9110 4.2.1: no http URI is without a host
 
@@ -247,8 +249,8 @@ def _members(value: bytes) -> list[bytes]:
     return [member.strip(b" \t") for member in value.lower().split(b",")]
 
 
-def _authority(authority: bytes, error: str) -> str:
-    """RFC 9110 7.2: uri-host [":" port], with a real IPv6 address in the brackets and a port that can exist."""
+def _authority(authority: bytes, error: str) -> bytes:
+    """RFC 9110 7.2: uri-host [":" port], checked: with a real IPv6 address in the brackets and a port that can exist."""
     found = _is_authority(authority)
     if found is None or int(found[2] or 0) > 65535:
         raise ProtocolError(400, error)
@@ -257,7 +259,7 @@ def _authority(authority: bytes, error: str) -> str:
             inet_pton(AF_INET6, found[1].decode())
         except OSError:
             raise ProtocolError(400, error) from None
-    return authority.decode()
+    return authority
 
 
 def _examine(buffer: bytes | bytearray, limits: Limits, start: int, seen: int) -> tuple[Head, int] | None:

@@ -230,7 +230,7 @@ class Loop:
         self.mux = multiplexer()
         self.table: dict[int, Pollable] = {}
         self.count = 0  # connections held
-        self.now = time.monotonic()
+        self.now = self.moment = time.monotonic()  # as the turn began; as the latest handler ended
         self.next_sweep = 0.0
         self.draining = False
         self.acceptors: list[Acceptor] = []
@@ -340,7 +340,8 @@ class Loop:
         poll, table, clock = self.mux.poll, self.table, self.clock
         while not (self.draining and self.drained()):
             events = poll(self.patience())
-            last, self.now = self.now, (now := time.monotonic())
+            last = self.now
+            self.now = self.moment = now = time.monotonic()
             if now - last > LONG and len(events) > 1:
                 self.be_fair(events)
             if events:
@@ -402,15 +403,12 @@ class Loop:
 
     # ---- handlers ----------------------------------------------------------------------------------------------
 
-    def find_route(self, head: Head) -> Found:
-        route = self.literal.get(head.target)  # without a query, the target is the path
-        return (route, {}) if route is not None else self.router.match(head.path)
-
     def serve(self, connection: Connection, head: Head, body: bytes | None, source: Body | None) -> None:
         """Run one handler and send its answer."""
         connection.state = HANDLING
-        found = self.find_route(head)
-        self.started = time.monotonic()  # `guarded` in line: a call less
+        route = self.literal.get(head.target)  # without a query, the target is the path
+        found = (route, {}) if route is not None else self.router.match(head.path)
+        self.started = self.moment  # `guarded` in line: a call less
         result = connection.handle(head, body, source, found, self.worker)
         self.started = 0.0
         if self.shared:
@@ -424,7 +422,8 @@ class Loop:
         """Count a request and send its answer."""
         connection.state = HEAD
         # Scoreboard.record in line, and before the answer: whoever has that finds its request counted.
-        took = int((time.monotonic() - connection.began) * 1e6)
+        self.moment = moment = time.monotonic()
+        took = int((moment - connection.began) * 1e6)
         bits = took.bit_length()
         self.words[self.latency + (bits if bits < BUCKETS else BUCKETS - 1)] += 1
         self.microseconds += took
