@@ -250,7 +250,7 @@ def _members(value: bytes) -> list[bytes]:
 
 
 def _authority(authority: bytes, error: str) -> bytes:
-    """RFC 9110 7.2: uri-host [":" port], checked: with a real IPv6 address in the brackets and a port that can exist."""
+    """RFC 9110 7.2: uri-host [":" port], checked: a real IPv6 address in the brackets, a port that can exist."""
     found = _is_authority(authority)
     if found is None or int(found[2] or 0) > 65535:
         raise ProtocolError(400, error)

@@ -25,7 +25,7 @@ from .http import Clock
 from .http1 import Head, Limits
 from .listeners import Listener, peer_of
 from .logs import log
-from .routes import Found, Router
+from .routes import Router
 from .scoreboard import ACCEPTED, BUCKETS, CONNECTIONS, ERRORS, HANDED, LOAD, NOBODY, Scoreboard
 from .worker import Worker
 
