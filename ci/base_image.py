@@ -1,13 +1,15 @@
-"""The base image python:VERSION-slim, without a registry: made from Debian's own packages.
+"""Base images without a registry: made from Debian's own packages.
 
-    base_image.py VERSION ...      for example 3.13
+    base_image.py VERSION ...      for example 3.13 (python:3.13-slim) or 3.13-bare (python:3.13-bare, without a shell)
 
 Nothing is made of an image that the engine has or can pull. The packages come from the mirror that this machine's
-apt uses; the result is kept in the cache for a week.
+apt uses; the result is kept in the cache for a week. A bare image holds Python with its library compiled, what that
+links to, time zones and certificates, and nothing to run but Python: the same packages give the same bytes.
 """
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,6 +26,37 @@ WEEK = 7 * 24 * 3600
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # has the keys of newer releases too
 # What this machine's apt was told about its mirror (proxy, certificates, how old it may be) holds here too.
 SETTINGS = ("Acquire::http", "Acquire::https", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
+EPOCH = "1735689600"  # the time of every file in a bare image
+BARE = ("base-files", "ca-certificates", "netbase")  # and python3.x, with what it depends on; nothing is configured
+# All that stays of these packages; X stands for the Python.
+KEPT = (
+    "bin",
+    "dev",
+    "etc/debian_version",
+    "etc/mime.types",
+    "etc/os-release",
+    "etc/protocols",
+    "etc/services",
+    "home",
+    "lib*",
+    "proc",
+    "root",
+    "run",
+    "sys",
+    "tmp",
+    "usr/bin/pythonX",
+    "usr/lib/os-release",
+    "usr/lib/pythonX",
+    "usr/lib/*-linux-gnu*/*.so*",
+    "usr/lib/*-linux-gnu*/ossl-modules",
+    "usr/lib64",
+    "usr/share/ca-certificates",
+    "usr/share/common-licenses",
+    "usr/share/doc/*/copyright",
+    "usr/share/zoneinfo",
+    "var/tmp",
+)
+DROPPED = ("config-*", "ensurepip", "idlelib", "lib-dynload/_test*", "pydoc_data", "turtledemo")  # of Python's library
 UNUSED = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 
 
@@ -82,8 +115,9 @@ def codename() -> str:
     return found[1] if found else ""
 
 
-def bootstrap(suite: str, target: Path, packages: str = "python3") -> None:
-    """Make the file system of a Debian release with Python (and what else is named), as a compressed tar file."""
+def bootstrap(version: str, bare: bool, target: Path) -> None:
+    """Make the file system of a Debian release with Python, as a compressed tar file."""
+    suite = SUITES[version]
     source = mirror(sources(), codename())
     if source is None:
         sys.exit("apt's sources name no http mirror of this machine's Debian release: nothing to make an image from")
@@ -91,45 +125,84 @@ def bootstrap(suite: str, target: Path, packages: str = "python3") -> None:
     signed = f"[signed-by={keyring}] " if keyring else ""
     dump = ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', *SETTINGS]
     settings = subprocess.run(dump, capture_output=True, text=True, check=True).stdout.splitlines()
+    if bare:
+        whittled = f'{shlex.quote(sys.executable)} {shlex.quote(__file__)} whittle {version} "$1"'
+        contents = ["--variant=extract", "--skip=cleanup", f"--include={','.join((f'python{version}', *BARE))}"]
+        contents += [f"--extract-hook={whittled}"]
+    else:
+        contents = ["--variant=essential", "--include=python3"]
+        contents += [f"--dpkgopt=path-exclude={path}" for path in UNUSED]
+        contents += ['--customize-hook=ln -s ../../bin/python3 "$1/usr/local/bin/python"']
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         tar = Path(directory) / "root.tar"
-        command = [
-            "mmdebstrap",
-            "--quiet",
-            "--variant=essential",
-            f"--include={packages}",
-            *(f"--aptopt={line}" for line in settings),
-            *(f"--dpkgopt=path-exclude={path}" for path in UNUSED),
-            '--customize-hook=ln -s ../../bin/python3 "$1/usr/local/bin/python"',
-            suite,
-            str(tar),
-            f"deb {signed}{source.uri} {suite} main",
-        ]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        command = ["mmdebstrap", "--quiet", *contents, *(f"--aptopt={line}" for line in settings)]
+        command += [suite, str(tar), f"deb {signed}{source.uri} {suite} main"]
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
         if done.returncode != 0:
-            sys.exit(f"{done.stderr}\nDebian's release {suite} could not be installed from {source.uri}")
-        subprocess.run(["gzip", "-1", str(tar)], check=True)
+            sys.exit(f"{done.stdout}\nDebian's release {suite} could not be installed from {source.uri}")
+        subprocess.run(["gzip", "-1", "--no-name", str(tar)], check=True)
         tar.with_suffix(".tar.gz").replace(target)
 
 
-def provide(version: str) -> None:
-    image = f"python:{version}-slim"
+def whittle(version: str, root: Path) -> None:
+    """Leave of unpacked packages what a bare image needs, and do what their scripts would have done."""
+    kept = {path for pattern in KEPT for path in root.glob(pattern.replace("X", version))}
+    parents = {parent for path in kept for parent in path.parents}
+    remove(root, kept, parents)
+    for path in (root / "tmp").iterdir():
+        path.unlink()  # mmdebstrap's own, under a name of chance
+    for pattern in DROPPED:
+        for path in root.glob(f"usr/lib/python{version}/{pattern}"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    certificates = root / "usr/share/ca-certificates"
+    bundle = root / "etc/ssl/certs/ca-certificates.crt"
+    bundle.parent.mkdir(parents=True)
+    bundle.write_text("".join(path.read_text() for path in sorted(certificates.rglob("*.crt"))))
+    shutil.rmtree(certificates)
+    (root / "usr/lib/ssl").mkdir()
+    (root / "usr/lib/ssl/cert.pem").symlink_to("/etc/ssl/certs/ca-certificates.crt")  # where OpenSSL looks
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:\nnobody:x:65534:65534:nobody:/nonexistent:\n")
+    (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    for name in ("usr/bin/python3", "usr/local/bin/python", "usr/local/bin/python3"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(f"/usr/bin/python{version}")
+    library = f"/usr/lib/python{version}"
+    compiled = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", library]
+    subprocess.run(["chroot", str(root), f"/usr/bin/python{version}", *compiled], check=True)
+
+
+def remove(directory: Path, kept: set[Path], parents: set[Path]) -> None:
+    """Remove all below a directory but these paths and what leads to them."""
+    for path in directory.iterdir():
+        if path in parents and not path.is_symlink():
+            remove(path, kept, parents)
+        elif path not in kept and path not in parents:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def provide(name: str) -> None:
+    version, _, variant = name.partition("-")
+    variant = variant or "slim"
+    image = f"python:{version}-{variant}"
     if docker("image", "inspect", image).returncode == 0:
         print(f"{image} is here")
         return
-    if docker("pull", "--quiet", image, timeout=300).returncode == 0:
+    if variant == "slim" and docker("pull", "--quiet", image, timeout=300).returncode == 0:
         print(f"{image} pulled")
         return
     suite = SUITES.get(version)
-    if suite is None:
-        sys.exit(f"{image}: no registry answers, and no Debian release has Python {version}")
+    if suite is None or variant not in ("slim", "bare"):
+        sys.exit(f"{image}: no registry answers, and no Debian release has Python {name}")
     if not shutil.which("mmdebstrap"):
         install("mmdebstrap")
     CACHE.mkdir(parents=True, exist_ok=True)
     architecture = os.uname().machine
-    cached = CACHE / f"python-{version}-{suite}-{architecture}.tar.gz"
+    cached = CACHE / f"python-{version}-{variant}-{suite}-{architecture}.tar.gz"
     if not cached.exists() or time.time() - cached.stat().st_mtime > WEEK:
-        bootstrap(suite, cached)
+        bootstrap(version, variant == "bare", cached)
     path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     done = docker("import", "--change", path, "--change", 'CMD ["python3"]', str(cached), image)
     if done.returncode != 0:
@@ -146,7 +219,9 @@ def provide(version: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
+    if sys.argv[1] == "whittle":  # called by mmdebstrap, in the middle of `bootstrap`
+        sys.exit(whittle(sys.argv[2], Path(sys.argv[3])))
     if not answers():
         sys.exit("no Docker engine answers: start one with `python3 ci/dockerd.py start`")
-    for version in sys.argv[1:]:
-        provide(version)
+    for name in sys.argv[1:]:
+        provide(name)
