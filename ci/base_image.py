@@ -139,7 +139,12 @@ def bootstrap(version: str, bare: bool, target: Path) -> None:
         command += [suite, str(tar), f"deb {signed}{source.uri} {suite} main"]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
         )
         if done.returncode != 0:
             sys.exit(f"{done.stdout}\nDebian's release {suite} could not be installed from {source.uri}")

@@ -48,6 +48,7 @@ COMMON = {
     "tests/integration/conftest.py",
     "tests/integration/talk.py",
     "tests/integration/test_deployment.py",
+    "tests/integration/test_image.py",
     "tests/integration/test_service.py",
     "tests/unit/test_cgroups.py",
     "tests/unit/test_handlers.py",

@@ -1,29 +1,40 @@
-"""The image, and containers of it, for the tests beside this file. They may run in parallel (`pytest -n 4`)."""
+"""The image, and containers of it, for the tests beside this file. They may run in parallel (`pytest -n 4`).
 
+The engine is the one that the command `docker` talks to: DOCKER_HOST, or else the current `docker context`.
+All that a test makes (containers, volumes, the image) carries a label with the name of the run, and is removed by it;
+what a run that was killed has left is removed by the next one.
+"""
+
+import contextlib
 import fcntl
+import io
 import os
+import re
+import socket
+import sys
+import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import docker
 import pytest
 import talk
-from docker.errors import BuildError, DockerException, ImageNotFound
-from docker.models.containers import Container
+from docker.errors import APIError, BuildError, DockerException, ImageNotFound, NotFound
 
 PROJECT = Path(__file__).parents[2]
+PACKAGE = "{{ cookiecutter.package_name }}"
+HANDLERS = PROJECT / "src" / PACKAGE / "handlers.py"
 PORT = "{{ cookiecutter.port }}/tcp"
 LABEL = "{{ cookiecutter.project_slug }}.test"
-# Of this process, so that runs do not disturb each other.
-TAG = f"{{ cookiecutter.project_slug }}:test-{uuid4().hex[:12]}"
 PYTHON_IMAGE = os.environ.get("PYTHON_IMAGE") or "python:{{ cookiecutter.python_version }}-slim"
-# Where the engine publishes ports: on this machine, or on the one that DOCKER_HOST names.
-REMOTE = urlsplit(os.environ.get("DOCKER_HOST", "")).hostname
+# HOST:PID:CHANCE of the pytest that was called; its workers inherit it.
+RUN = os.environ.setdefault("TEST_RUN", f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}")
+TAG = f"{{ cookiecutter.project_slug }}:test-{RUN.rpartition(':')[2]}"
 DEADLINE = 30.0
 
 # As a careful operator would run it. Every test does.
@@ -40,15 +51,28 @@ HARDENED: dict[str, Any] = {
 class Service:
     """A container of the image, and how a test talks to it."""
 
-    def __init__(self, container: Container) -> None:
-        self.container = container
+    def __init__(self, container: Any, engine: docker.DockerClient) -> None:
+        self.container = container  # docker.models.containers.Container
+        self.remote = remote(engine)
 
     @property
     def address(self) -> tuple[str, int]:
         """Where the engine has published its port."""
         self.container.reload()
         published = self.container.ports[PORT] or [{"HostPort": "0"}]  # nothing is published once it has ended
-        return REMOTE or "127.0.0.1", int(published[0]["HostPort"])
+        return self.remote or "127.0.0.1", int(published[0]["HostPort"])
+
+    @property
+    def direct(self) -> tuple[str, int]:
+        """Its own address, where that can be reached: the engine's proxy dies with the container, and with it what it
+        has not passed on. Elsewhere (Docker Desktop, rootless, remote) the published one."""
+        self.container.reload()
+        networks = self.container.attrs["NetworkSettings"]["Networks"].values()
+        address = next((one["IPAddress"] for one in networks if one["IPAddress"]), "")
+        if sys.platform == "linux" and address and not self.remote:
+            with contextlib.suppress(OSError), socket.create_connection((address, int(PORT[:-4])), 1.0):
+                return address, int(PORT[:-4])
+        return self.address
 
     def logs(self) -> str:
         return str(self.container.logs().decode())
@@ -58,82 +82,161 @@ class Service:
         return dict(self.container.attrs["State"])
 
     def eventually(self, what: str, happened: Callable[[], bool], running: bool = True) -> None:
-        """Wait until something has happened; fail at once, with the log, if the container ends instead."""
+        """Wait until something has happened; fail at once if the container ends instead."""
         deadline = time.monotonic() + DEADLINE
         while not happened():
             state = self.state()
             if (running and state["Status"] == "exited") or time.monotonic() > deadline:
-                pytest.fail(f"not {what}: {state}\n{self.logs()}", pytrace=False)
+                pytest.fail(f"not {what}: {state}", pytrace=False)
             time.sleep(0.02)
+
+    def logged(self, text: str, running: bool = True) -> None:
+        """Wait until a text is in the log."""
+        self.eventually(f"logged: {text}", lambda: text in self.logs(), running)
 
     def answers(self) -> bool:
         return talk.answers(self.address)
 
+    def python(self, code: str, **options: Any) -> str:
+        """What a Python program says inside the container; it must end well."""
+        done = self.container.exec_run(["python", "-c", code], **options)
+        assert done.exit_code == 0, done.output.decode()
+        return str(done.output.decode())
+
+    def ctl(self, *arguments: str) -> str:
+        """What `ctl` says inside the container."""
+        done = self.container.exec_run(["python", "-m", PACKAGE, "ctl", *arguments])
+        assert done.exit_code == 0, done.output.decode()
+        return str(done.output.decode())
+
+    def replace_handlers(self, code: str) -> None:
+        """Put another handlers.py into the container (which must not be read-only); it need not run yet."""
+        data, file = io.BytesIO(), tarfile.TarInfo(f"app/{PACKAGE}/handlers.py")
+        file.mode, file.size, file.mtime = 0o644, len(code.encode()), int(time.time())
+        with tarfile.open(fileobj=data, mode="w") as archive:
+            archive.addfile(file, io.BytesIO(code.encode()))
+        assert self.container.put_archive("/", data.getvalue())
+
+
+def remote(client: docker.DockerClient) -> str:
+    """The machine of an engine that is reached over TCP; "" when it is this one."""
+    url = urlsplit(client.api.base_url)
+    return (url.hostname or "") if url.scheme in ("http", "https") else ""
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what is missing in one line, once, instead of failing in each test."""
-    if not config.option.collectonly and not hasattr(config, "workerinput"):
+    """Say what is missing in one line, once, not in each test; and tidy up after runs that were killed."""
+    if config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    try:
+        client = docker.from_env()
+        client.ping()
+    except DockerException as error:
+        pytest.exit(f"these tests need a Docker engine, and none answers: {error}", 1)
+    try:
+        client.images.get(PYTHON_IMAGE)
+    except ImageNotFound:
         try:
-            client = docker.from_env()
-            client.ping()
+            client.images.pull(PYTHON_IMAGE)
         except DockerException as error:
-            pytest.exit(f"these tests need a Docker engine, and none answers: {error}", 1)
+            pytest.exit(f"the base image {PYTHON_IMAGE} is not here and cannot be pulled: {error}", 1)
+    sweep(client, abandoned)
+    client.close()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not config.option.collectonly and not hasattr(config, "workerinput"):
+        with contextlib.suppress(DockerException), contextlib.closing(docker.from_env()) as client:
+            sweep(client, lambda labels, _: labels.get(LABEL) == RUN)
+
+
+def sweep(client: docker.DockerClient, chosen: Callable[[dict[str, str], str], bool]) -> None:
+    """Remove what carries our label, if it is chosen by its labels and the time of its creation."""
+    everything: dict[str, Any] = {"filters": {"label": LABEL}}
+    for container in client.containers.list(all=True, ignore_removed=True, **everything):
+        if chosen(container.labels, container.attrs["Created"]):
+            gone(container.remove, force=True, v=True)
+    for volume in client.volumes.list(**everything):
+        if chosen(volume.attrs["Labels"], volume.attrs["CreatedAt"]):
+            gone(volume.remove)
+    for built in client.images.list(**everything):
+        if chosen(built.labels, built.attrs["Created"]):
+            gone(client.images.remove, built.id, force=True)
+
+
+def gone(remove: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """Remove something that another run may be removing, too."""
+    try:
+        remove(*arguments, **options)
+    except NotFound:
+        return
+    except APIError as error:
+        if error.status_code != 409:  # «already in progress», or still in use by a run that goes on
+            raise
+
+
+def abandoned(labels: dict[str, str], created: str) -> bool:
+    """Left by a run that was killed: its process is gone, or it is older than any run gets."""
+    host, _, rest = labels.get(LABEL, "").partition(":")
+    pid = rest.partition(":")[0]
+    if host == socket.gethostname() and pid.isdigit():
         try:
-            client.images.get(PYTHON_IMAGE)
-        except ImageNotFound:
-            try:
-                client.images.pull(PYTHON_IMAGE)
-            except DockerException as error:
-                pytest.exit(f"the base image {PYTHON_IMAGE} is not here and cannot be pulled: {error}", 1)
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+    born = datetime.fromisoformat(created[:19]).replace(tzinfo=UTC)
+    return datetime.now(UTC) - born > timedelta(hours=1)
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
     client = docker.from_env()
-    for container in client.containers.list(all=True, filters={"label": LABEL}):
-        if abandoned(container.attrs):
-            container.remove(force=True, v=True)
-    for built in client.images.list(filters={"label": LABEL}):
-        if abandoned(built.attrs):
-            built.remove(force=True)
     yield client
     client.close()
 
 
-def abandoned(attributes: dict[str, Any]) -> bool:
-    """Left by a run that was killed: none takes an hour."""
-    created = datetime.fromisoformat(attributes["Created"][:19]).replace(tzinfo=UTC)
-    return datetime.now(UTC) - created > timedelta(hours=1)
-
-
 @pytest.fixture(scope="session")
-def image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    options: dict[str, Any] = {"buildargs": {"PYTHON_IMAGE": PYTHON_IMAGE}, "labels": {LABEL: ""}}
-    with (tmp_path_factory.getbasetemp().parent / "image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the first process builds, the others find its layers in the cache
+def image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Built once per run, by the process that comes first."""
+    options: dict[str, Any] = {"buildargs": {"PYTHON_IMAGE": PYTHON_IMAGE}, "labels": {LABEL: RUN}}
+    with (tmp_path_factory.getbasetemp().parent / f"{TAG.partition(':')[2]}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            engine.images.build(path=str(PROJECT), tag=TAG, rm=True, forcerm=True, **options)
-        except BuildError as error:
-            pytest.fail("".join(line.get("stream", "") for line in error.build_log) + str(error), pytrace=False)
-    yield TAG
-    engine.images.remove(TAG)
+            engine.images.get(TAG)
+        except ImageNotFound:
+            try:
+                _, said = engine.images.build(path=str(PROJECT), tag=TAG, rm=True, forcerm=True, **options)
+            except BuildError as error:
+                pytest.fail("".join(line.get("stream", "") for line in error.build_log) + str(error), pytrace=False)
+            stages = "".join(str(dict(line).get("stream", "")) for line in cast(Any, said)).split(" : FROM ")
+            for stage in stages[1:-1]:  # the classic builder leaves them, without a name
+                gone(engine.images.remove, re.findall(r"(?m)^ ---> ([0-9a-f]{12})$", stage)[-1])
+    return TAG
 
 
 @pytest.fixture
-def run(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., Service]]:
-    """Start containers; each is removed when its test ends."""
-    started = []
+def run(engine: docker.DockerClient, image: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Service]]:
+    """Start containers; each is removed when its test ends. `extra` is appended to handlers.py."""
+    started: list[Service] = []
+    request.node.stash[SERVICES] = started
 
-    def start(*arguments: str, **options: Any) -> Service:
-        publish = {PORT: (None if REMOTE else "127.0.0.1", None)}
-        options = {**HARDENED, "labels": {LABEL: ""}, "ports": publish, **options}
-        container = engine.containers.run(image, list(arguments), detach=True, **options)
-        started.append(container)
-        return Service(container)
+    def start(*arguments: str, extra: str = "", **options: Any) -> Service:
+        publish = {PORT: (None if remote(engine) else "127.0.0.1", None)}
+        if extra:
+            options = {"read_only": False, **options}
+        options = {**HARDENED, "labels": {LABEL: RUN}, "ports": publish, **options}
+        service = Service(engine.containers.create(image, list(arguments), **options), engine)
+        started.append(service)
+        if extra:
+            service.replace_handlers(HANDLERS.read_text() + extra)
+        service.container.start()
+        return service
 
     yield start
-    for container in started:
-        container.remove(force=True, v=True)
+    for service in started:
+        gone(service.container.remove, force=True, v=True)
 
 
 @pytest.fixture
@@ -142,3 +245,38 @@ def service(run: Callable[..., Service]) -> Service:
     started = run()
     started.eventually("answering", started.answers)
     return started
+
+
+@pytest.fixture
+def volume(engine: docker.DockerClient, image: str) -> Iterator[Callable[..., str]]:
+    """Write files into a new volume, or into one that this has made before; returns its name. A directory of this
+    machine would do only where the engine is here, too."""
+    made = []
+
+    def write(name: str = "", **files: str) -> str:
+        if not name:
+            made.append(engine.volumes.create(labels={LABEL: RUN}))
+            name = made[-1].name
+        code = f"for name, text in {files!r}.items(): open('/mnt/' + name.replace('_', '.'), 'w').write(text)"
+        options: dict[str, Any] = {"entrypoint": ["python", "-c", code], "labels": {LABEL: RUN}, "user": "0:0"}
+        engine.containers.run(image, remove=True, volumes={name: {"bind": "/mnt"}}, **options)
+        return name
+
+    yield write
+    for one in made:
+        gone(one.remove)
+
+
+SERVICES = pytest.StashKey[list[Service]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows the log and the state of its containers."""
+    report = yield
+    if report.failed:
+        for service in item.stash.get(SERVICES, []):
+            with contextlib.suppress(DockerException):
+                text = f"{service.container.logs(timestamps=True).decode()}\n{service.state()}"
+                report.sections.append((f"container {service.container.short_id}", text))
+    return report

@@ -6,6 +6,24 @@ import urllib.request
 Address = tuple[str, int]
 DEADLINE = 30.0
 
+# Appended to handlers.py where a test needs handlers that take time, or memory.
+EXTRA = """
+import sys
+import time
+
+
+@routes.get("/test/slow/{name}")
+def slow_for_tests(request: Request) -> str:
+    sys.stdout.write(f"begun {request.params['name']}\\n")
+    time.sleep(0.1)
+    return request.params["name"]
+
+
+@routes.get("/test/hog")
+def hog_for_tests(request: Request) -> str:
+    return str(len(b"x" * 2**30))
+"""
+
 
 def ask(address: Address, path: str, body: bytes | None = None, **fields: str) -> tuple[int, bytes]:
     """One request on a connection of its own: status and body of the answer."""
@@ -20,3 +38,13 @@ def answers(address: Address) -> bool:
         return ask(address, "/healthz")[0] == 200
     except (urllib.error.URLError, ConnectionError):  # nobody listens yet behind the published port
         return False
+
+
+def slow(address: Address, name: str) -> bool:
+    """Ask what takes a while. Raises OSError when the answer does not come."""
+    return ask(address, f"/test/slow/{name}") == (200, name.encode())
+
+
+def hog(address: Address) -> None:
+    """Ask for more memory than there is. Raises OSError when the answer does not come."""
+    ask(address, "/test/hog")
