@@ -26,7 +26,7 @@ WEEK = 7 * 24 * 3600
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # has the keys of newer releases too
 # What this machine's apt was told about its mirror (proxy, certificates, how old it may be) holds here too.
 SETTINGS = ("Acquire::http", "Acquire::https", "Acquire::Check-Valid-Until", "Acquire::Check-Date")
-EPOCH = "1735689600"  # the time of every file in a bare image
+EPOCH = "1735689600"  # no file is younger, so the same packages give the same bytes
 BARE = ("base-files", "ca-certificates", "netbase")  # and python3.x, with what it depends on; nothing is configured
 # All that stays of these packages; X stands for the Python.
 KEPT = (
@@ -115,9 +115,24 @@ def codename() -> str:
     return found[1] if found else ""
 
 
-def bootstrap(version: str, bare: bool, target: Path) -> None:
-    """Make the file system of a Debian release with Python, as a compressed tar file."""
-    suite = SUITES[version]
+def bootstrap(suite: str, target: Path, packages: str = "python3") -> None:
+    """Make the file system of a Debian release with Python (and what else is named), as a compressed tar file."""
+    unused = [f"--dpkgopt=path-exclude={path}" for path in UNUSED]
+    link = '--customize-hook=ln -s ../../bin/python3 "$1/usr/local/bin/python"'
+    unpack(suite, target, "--variant=essential", f"--include={packages}", *unused, link)
+
+
+def bare(version: str, target: Path) -> None:
+    """Make the file system of a bare image, as a compressed tar file. Nothing is configured, so no script runs."""
+    packages = ",".join((f"python{version}", *BARE))
+    hook = f'{shlex.quote(sys.executable)} {shlex.quote(__file__)} whittle {version} "$1"'
+    # apt would clean up where there is no apt any more.
+    contents = ("--variant=extract", f"--include={packages}", f"--extract-hook={hook}", "--skip=cleanup")
+    unpack(SUITES[version], target, *contents)
+
+
+def unpack(suite: str, target: Path, *contents: str) -> None:
+    """Run mmdebstrap with options that say what to take, and keep what it makes as a compressed tar file."""
     source = mirror(sources(), codename())
     if source is None:
         sys.exit("apt's sources name no http mirror of this machine's Debian release: nothing to make an image from")
@@ -125,29 +140,14 @@ def bootstrap(version: str, bare: bool, target: Path) -> None:
     signed = f"[signed-by={keyring}] " if keyring else ""
     dump = ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', *SETTINGS]
     settings = subprocess.run(dump, capture_output=True, text=True, check=True).stdout.splitlines()
-    if bare:
-        whittled = f'{shlex.quote(sys.executable)} {shlex.quote(__file__)} whittle {version} "$1"'
-        contents = ["--variant=extract", "--skip=cleanup", f"--include={','.join((f'python{version}', *BARE))}"]
-        contents += [f"--extract-hook={whittled}"]
-    else:
-        contents = ["--variant=essential", "--include=python3"]
-        contents += [f"--dpkgopt=path-exclude={path}" for path in UNUSED]
-        contents += ['--customize-hook=ln -s ../../bin/python3 "$1/usr/local/bin/python"']
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         tar = Path(directory) / "root.tar"
         command = ["mmdebstrap", "--quiet", *contents, *(f"--aptopt={line}" for line in settings)]
         command += [suite, str(tar), f"deb {signed}{source.uri} {suite} main"]
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environment,
-        )
+        surroundings = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=surroundings)
         if done.returncode != 0:
-            sys.exit(f"{done.stdout}\nDebian's release {suite} could not be installed from {source.uri}")
+            sys.exit(f"{done.stderr}\nDebian's release {suite} could not be installed from {source.uri}")
         subprocess.run(["gzip", "-1", "--no-name", str(tar)], check=True)
         tar.with_suffix(".tar.gz").replace(target)
 
@@ -207,7 +207,10 @@ def provide(name: str) -> None:
     architecture = os.uname().machine
     cached = CACHE / f"python-{version}-{variant}-{suite}-{architecture}.tar.gz"
     if not cached.exists() or time.time() - cached.stat().st_mtime > WEEK:
-        bootstrap(version, variant == "bare", cached)
+        if variant == "bare":
+            bare(version, cached)
+        else:
+            bootstrap(suite, cached)
     path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     done = docker("import", "--change", path, "--change", 'CMD ["python3"]', str(cached), image)
     if done.returncode != 0:
@@ -225,7 +228,8 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     if sys.argv[1] == "whittle":  # called by mmdebstrap, in the middle of `bootstrap`
-        sys.exit(whittle(sys.argv[2], Path(sys.argv[3])))
+        whittle(sys.argv[2], Path(sys.argv[3]))
+        sys.exit()
     if not answers():
         sys.exit("no Docker engine answers: start one with `python3 ci/dockerd.py start`")
     for name in sys.argv[1:]:
