@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextlib import suppress as suppressed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +35,8 @@ SERVERS = HERE / "servers"
 PYTHON = "/usr/bin/python3"
 PAGES = ("ours-prefork", "ours-threaded", "limit", "bjoern", "gunicorn-gthread", "gunicorn-sync", "waitress", "cheroot",
          "uvicorn-httptools", "uvicorn-h11", "granian", "uwsgi", "node", "nginx")  # fmt: skip
+SOCKETSERVER = ("socketserver-threading", "socketserver-forking")
+LOGGED, LOGGED_THREADED = (tuple(f"ours-{pool}-{form}" for form in ("text", "json")) for pool in ("prefork", "threaded"))
 FAST = ("ours-prefork", "limit", "bjoern", "uvicorn-httptools", "granian", "node", "nginx")
 
 
@@ -49,7 +52,7 @@ class Workload:
     headers: tuple[str, ...] = ()
     held: int = 0  # other connections held open beside the load
     speaking: bool = True  # they have sent a request before
-    flags: tuple[str, ...] = ()  # more flags for ours
+    client: str = "wrk"  # or what echo.py does: held, oneshot
 
 
 DIFFERENT = """
@@ -105,6 +108,10 @@ WORKLOADS = (
         connections=16,
     ),
     Workload("one-process", "/bytes", ("ours-threaded-1", "limit-1", "gunicorn-gthread-1")),
+    Workload("echo-held", "", ("line-prefork-64", "line-threaded-64", *SOCKETSERVER), client="held"),
+    Workload("echo-oneshot", "", ("line-prefork-2", "line-threaded-2", *SOCKETSERVER), client="oneshot"),
+    Workload("own-costs", "/bytes", ("ours-prefork", "ours-prefork-uncounted", *LOGGED)),
+    Workload("own-costs-threaded", "/bytes", ("ours-threaded", "ours-threaded-uncounted", *LOGGED_THREADED)),
 )
 
 
@@ -132,9 +139,9 @@ class Stage:
         """How a server is started."""
         binary = self.peers / "bin"
         bind = f"127.0.0.1:{port}"
-        if name.startswith("ours-"):
-            _, pool, *rest = name.split("-")
-            workers = rest[0] if rest else "2"
+        if name.startswith(("ours-", "line-")):
+            kind, pool, *rest = name.split("-")
+            workers = rest[0] if rest and rest[0].isdigit() else "2"
             flags = [
                 "-x",
                 "-i",
@@ -146,10 +153,14 @@ class Stage:
                 "--log-level",
                 "error",
             ]
-            if pool == "prefork":
+            if rest and rest[0] in ("text", "json"):
+                flags += ["--access-log", "--log-format", rest[0]]
+                flags[flags.index("error")] = "info"
+            if kind == "line" or pool == "prefork":
                 flags += ["-n", workers, "-m", workers]
             else:
-                flags += ["--processes", "1" if rest else "2", "-n", "4", "-m", "32" if workers == "32" else "16"]
+                one = rest and rest[0].isdigit()
+                flags += ["--processes", "1" if one else "2", "-n", "4", "-m", "32" if workers == "32" else "16"]
             return [PYTHON, "-m", "hello_server", *flags]
         gunicorn = [str(binary / "gunicorn"), "-b", bind, "--chdir", str(SERVERS), "--log-level", "error"]
         uvicorn = [str(binary / "uvicorn"), "asgi:application", "--app-dir", str(SERVERS), "--port", str(port),
@@ -177,12 +188,16 @@ class Stage:
                       "--die-on-term"],
             "node": ["node", str(SERVERS / "node.js"), str(port), "2"],
             "nginx": ["nginx", "-c", str(conf)],
+            "socketserver-threading": [PYTHON, str(SERVERS / "echo.py"), str(port), "Threading"],
+            "socketserver-forking": [PYTHON, str(SERVERS / "echo.py"), str(port), "Forking"],
         }  # fmt: skip
         return commands[name]
 
     def environment(self, name: str) -> dict[str, str]:
         """Ours run from a baked project, the peers beside their application."""
-        path = self.projects[name.split("-")[1]] / "src" if name.startswith("ours-") else SERVERS
+        kind, pool, *rest = name.split("-")
+        which = f"{kind}-{pool}" + ("-uncounted" if rest == ["uncounted"] else "")
+        path = self.projects[which] / "src" if which in self.projects else SERVERS
         return {**os.environ, "PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": ""}
 
 
@@ -214,6 +229,16 @@ def cpu_seconds(leader: int) -> float:
     return total / 1e9
 
 
+def cpu_seconds_with_ended(leader: int) -> float:
+    """The same with threads that have ended and children that were reaped, in the ticks of stat (proc_pid_stat(5))."""
+    total = 0
+    for pid in tree(leader):
+        with suppressed(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def pss(leader: int) -> float:
     """Proportional memory of a session in MiB."""
     total = 0
@@ -236,20 +261,20 @@ def answers(port: int) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", port), 1) as sock:
             sock.sendall(b"GET /bytes HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-            return sock.recv(64).startswith(b"HTTP/1.1 200")
+            return sock.recv(64).startswith((b"HTTP/1.1 200", b"GET /bytes"))  # or its echo
     except OSError:
         return False
 
 
 @contextmanager
-def running(stage: Stage, name: str, flags: tuple[str, ...] = ()) -> Iterator[tuple[int, int, float]]:
+def running(stage: Stage, name: str) -> Iterator[tuple[int, int, float]]:
     """A server in a session of its own: (port, pid, seconds to its first answer)."""
     port = random.randrange(20000, 30000)  # below the ephemeral range: a poll must not connect to itself
     log = stage.scratch / f"{name}.log"
     began = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*stage.command(name, port), *flags], env=stage.environment(name), cwd=stage.scratch,
+            stage.command(name, port), env=stage.environment(name), cwd=stage.scratch,
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
@@ -260,25 +285,18 @@ def running(stage: Stage, name: str, flags: tuple[str, ...] = ()) -> Iterator[tu
         yield port, process.pid, time.monotonic() - began
     finally:
         for pid in tree(process.pid):
-            with suppressed():
+            with suppressed(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
-
-
-@contextmanager
-def suppressed() -> Iterator[None]:
-    """The process may have gone already."""
-    try:
-        yield
-    except ProcessLookupError:
-        return
 
 
 def measure(stage: Stage, workload: Workload, name: str, seconds: float) -> Figures:
     """One server under one load."""
     script = stage.scratch / f"{workload.name}.lua"
     script.write_text(workload.script)
-    with running(stage, name, workload.flags if name.startswith("ours") else ()) as (port, leader, _):
+    with running(stage, name) as (port, leader, _):
+        if workload.client != "wrk":
+            return echoed(workload, port, leader, seconds)
         others = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(workload.held)]
         if workload.speaking:
             for sock in others:
@@ -308,6 +326,18 @@ def measure(stage: Stage, workload: Workload, name: str, seconds: float) -> Figu
     return Figures(rate, used * 1e6 / count, latency(text, "50%"), latency(text, "99%"), errors, memory)
 
 
+def echoed(workload: Workload, port: int, leader: int, seconds: float) -> Figures:
+    """One server of lines; its client is ours, for wrk speaks nothing but HTTP."""
+    client = [sys.executable, str(HERE / "echo.py"), workload.client, str(port), str(workload.connections)]
+    if seconds >= 1:
+        subprocess.run([*client, "1"], capture_output=True, check=True)  # warm up
+    before = cpu_seconds_with_ended(leader)
+    text = subprocess.run([*client, str(max(1, round(seconds)))], capture_output=True, check=True, text=True).stdout
+    used = cpu_seconds_with_ended(leader) - before
+    said = json.loads(text)
+    return Figures(said["rate"], used * 1e6 / said["count"], said["p50"], said["p99"], said["errors"], pss(leader))
+
+
 def latency(text: str, percentile: str) -> float:
     """Milliseconds at a percentile of wrk's report."""
     found = re.search(rf"{re.escape(percentile)}\s+([\d.]+)(us|ms|s)\b", text)
@@ -328,13 +358,35 @@ def starts(stage: Stage, rounds: int) -> dict[str, list[float]]:
 def bake(stage: Stage) -> None:
     """A project of each pool, with the benchmark's handlers, compiled as an installed one would be."""
     for pool in ("prefork", "threaded"):
-        answers_ = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "-o", str(stage.scratch / pool),
-                    f"pool={pool}"]  # fmt: skip
-        subprocess.run(answers_, check=True, capture_output=True)
-        project = next((stage.scratch / pool).iterdir())
-        shutil.copy(SERVERS / "handlers.py", project / "src" / "hello_server" / "handlers.py")
+        for kind, protocol, handlers in (("ours", "http", "handlers.py"), ("line", "line", "handlers_line.py")):
+            name = f"{kind}-{pool}"
+            answers_ = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "-o",
+                        str(stage.scratch / name), f"pool={pool}", f"protocol={protocol}"]  # fmt: skip
+            subprocess.run(answers_, check=True, capture_output=True)
+            stage.projects[name] = project = next((stage.scratch / name).iterdir())
+            shutil.copy(SERVERS / handlers, project / "src" / "hello_server" / "handlers.py")
+        name = f"ours-{pool}"
+        bare = stage.projects[f"{name}-uncounted"] = stage.scratch / f"{name}-uncounted"
+        shutil.copytree(stage.projects[name], bare)
+        count_nothing(bare / "src" / "hello_server" / "runtime")
+    for project in stage.projects.values():
         subprocess.run([PYTHON, "-m", "compileall", "-q", str(project / "src")], check=True)
-        stage.projects[pool] = project
+
+
+def count_nothing(runtime: Path) -> None:
+    """What the scoreboard costs shows a runtime that writes no figures of a request to it."""
+    for file, counting in (
+        ("poller.py", "        self.words[self.latency + (bits if bits < BUCKETS else BUCKETS - 1)] += 1\n"),
+        ("poller.py", "        self.microseconds += took\n"),
+        ("poller.py", "                self.tell()\n"),
+        ("connection.py", "            self.loop.received += len(data)\n"),
+        ("connection.py", "        loop.sent += sent\n"),
+    ):
+        text = (runtime / file).read_text()
+        if text.count("\n" + counting) != 1:
+            sys.exit(f"bench: {file} no longer counts by this line: {counting.strip()}")
+        nothing = counting[: len(counting) - len(counting.lstrip())] + "pass\n"
+        (runtime / file).write_text(text.replace("\n" + counting, "\n" + nothing))
 
 
 def prepare(stage: Stage) -> None:
