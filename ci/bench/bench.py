@@ -36,7 +36,9 @@ PYTHON = "/usr/bin/python3"
 PAGES = ("ours-prefork", "ours-threaded", "limit", "bjoern", "gunicorn-gthread", "gunicorn-sync", "waitress", "cheroot",
          "uvicorn-httptools", "uvicorn-h11", "granian", "uwsgi", "node", "nginx")  # fmt: skip
 SOCKETSERVER = ("socketserver-threading", "socketserver-forking")
-LOGGED, LOGGED_THREADED = (tuple(f"ours-{pool}-{form}" for form in ("text", "json")) for pool in ("prefork", "threaded"))
+LOGGED, LOGGED_THREADED = (
+    (f"ours-{pool}-uncounted", f"ours-{pool}-text", f"ours-{pool}-json") for pool in ("prefork", "threaded")
+)
 FAST = ("ours-prefork", "limit", "bjoern", "uvicorn-httptools", "granian", "node", "nginx")
 
 
@@ -110,8 +112,8 @@ WORKLOADS = (
     Workload("one-process", "/bytes", ("ours-threaded-1", "limit-1", "gunicorn-gthread-1")),
     Workload("echo-held", "", ("line-prefork-64", "line-threaded-64", *SOCKETSERVER), client="held"),
     Workload("echo-oneshot", "", ("line-prefork-2", "line-threaded-2", *SOCKETSERVER), client="oneshot"),
-    Workload("own-costs", "/bytes", ("ours-prefork", "ours-prefork-uncounted", *LOGGED)),
-    Workload("own-costs-threaded", "/bytes", ("ours-threaded", "ours-threaded-uncounted", *LOGGED_THREADED)),
+    Workload("own-costs", "/bytes", ("ours-prefork", *LOGGED)),
+    Workload("own-costs-threaded", "/bytes", ("ours-threaded", *LOGGED_THREADED)),
 )
 
 
@@ -156,7 +158,9 @@ class Stage:
             if rest and rest[0] in ("text", "json"):
                 flags += ["--access-log", "--log-format", rest[0]]
                 flags[flags.index("error")] = "info"
-            if kind == "line" or pool == "prefork":
+            if kind == "line":
+                flags += ["-n", workers, "-m", "64" if pool == "threaded" else workers]
+            elif pool == "prefork":
                 flags += ["-n", workers, "-m", workers]
             else:
                 one = rest and rest[0].isdigit()

@@ -39,6 +39,7 @@ class Single:
         self.words, self.base = context.board.words, context.board.base(slot)
         self.service = context.service.protocol.service(context.handlers, context.config)
         self.queue = raw.Queue(context, slot)
+        self.order = deque(context.listeners)
         self.waiting: deque[raw.Taken] = deque()  # of a drain: connections for which the pair has no place yet
         self.stream: Stream | None = None  # that is being served
         self.quota = context.config.max_requests
@@ -58,22 +59,25 @@ class Single:
         self.show(IDLE)
         self.context.wake_server()
         while not (self.draining or self.worker.failure or self.quota < 0):
-            taken = self.accept({fd for fd, _ in poller.poll()})
+            taken = self.accept()
             if taken is not None:
                 self.serve(taken)
             elif self.queue.short:
                 time.sleep(raw.PAUSE)
+            else:
+                poller.poll()
         while self.draining and not self.worker.failure and (taken := self.left()) is not None:
             self.serve(taken)
         with self.lock:
             self.offer()  # a worker that has failed leaves them to others
         return not self.worker.failure
 
-    def accept(self, ready: set[int]) -> raw.Taken | None:
-        """A connection from one of these listeners."""
+    def accept(self) -> raw.Taken | None:
+        """A connection from one of the listeners: each is the first in its turn, so that none starves another."""
         with self.lock:
-            for listener in self.context.listeners if not self.draining else ():
-                if listener.socket.fileno() in ready and (taken := self.queue.take(listener)) is not None:
+            for listener in list(self.order) if not self.draining else ():
+                self.order.rotate(-1)
+                if (taken := self.queue.take(listener)) is not None:
                     return taken
         return None
 
@@ -104,7 +108,8 @@ class Single:
         words[base + CONNECTIONS] = 1
         words[base + SINCE] = int(began * 1000)
         self.show(BUSY)
-        self.context.wake_server()  # one fewer is idle
+        if self.context.board.short(self.config.max):
+            self.context.wake_server()
         self.stream = raw.opened(taken, self.config, self.worker)
         good = raw.serve(self.stream, self.service, self.worker)
         self.stream = None

@@ -148,6 +148,11 @@ class Scoreboard:
         states = self.states.tolist()
         return states.count(IDLE), states.count(BUSY), states.count(STARTING)
 
+    def short(self, most: int) -> bool:
+        """Is fewer than half of the idle floor left, and may there be more than these? Then the server has work."""
+        idle, busy, starting = self.tally()
+        return idle * 2 < self.words[FLOOR] and idle + busy + starting < most
+
     def show_threads(self, index: int, threads: list[tuple[int, int]], busy: int, waiting: int) -> None:
         """Publish the threads of a host: the system's number and SINCE of each (as many as there are rows), how many
         are busy, and how many jobs wait for one."""

@@ -197,6 +197,8 @@ class Stream:
     def part(self, seconds: float, most: int) -> None:
         """For the runtime: shut our side, and if the client still sends, read that for so many seconds and bytes at
         most. Closing at once would send a reset, which can destroy what we sent last (RFC 1122 4.2.2.13)."""
+        if self._ended and not self.unread:
+            return  # it has said all, and we have read it
         sock, deadline = self.socket, time.monotonic() + seconds
         poller = select.poll()
         poller.register(sock, select.POLLIN)
