@@ -10,7 +10,7 @@ runtime := {{cookiecutter.project_slug}}/src/{{cookiecutter.package_name}}/runti
 ruff := --config pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-without-docker test-container engine faults bench fuzz clients lint format lock soak clean
+.PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz clients lint format lock soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,16 +19,19 @@ demo: .venv/installed  ## generate a service, start it, ask it something, stop i
 	$(bin)/python ci/demo.py
 
 test: engine lint  ## everything; needs a Docker engine
-	$(bin)/python -m pytest -n $(WORKERS) tests
+	$(bin)/python -m pytest -n $(WORKERS) tests --ignore tests/linux
 
 engine:
 	@$(PYTHON) ci/dockerd.py check
 
 test-without-docker: lint  ## everything that needs only Python, git and make
-	$(bin)/python -m pytest -n $(WORKERS) tests --ignore tests/container
+	$(bin)/python -m pytest -n $(WORKERS) tests --ignore tests/container --ignore tests/linux --ignore tests/rcd
 
 test-container: engine .venv/installed  ## a generated service, in a container
 	$(bin)/python -m pytest tests/container
+
+test-linux: engine .venv/installed  ## real init systems, in containers; needs the images of ci/systemd_image.py
+	$(bin)/python -m pytest -n 2 --dist loadgroup tests/linux
 
 faults: .venv/installed  ## the whole fault matrix, about 20 minutes; its short form is part of the tests
 	$(bin)/python ci/faults/matrix.py --write docs/faults.md
@@ -48,8 +51,8 @@ clients: .venv/installed  ## real HTTP clients and proxies against a service, th
 lint: .venv/installed .venv/actionlint  ## style and types of the template
 	$(bin)/ruff check $(ruff)
 	$(bin)/ruff format --check $(ruff)
-	MYPYPATH=ci/faults:ci:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py \
-		tests/container tests/template
+	MYPYPATH=ci/faults:ci:tests/linux:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py \
+		tests/container tests/linux tests/template
 	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
 		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime
 

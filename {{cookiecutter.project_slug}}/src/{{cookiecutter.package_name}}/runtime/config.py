@@ -424,13 +424,14 @@ def settle(service: Service, config: Config) -> None:
     if os.geteuid() and config.max > limit != resource.RLIM_INFINITY:
         raise StartError(f"{place}-m (max) {config.max} is above this user's limit of {limit} processes (ulimit -u)",
                          status)  # fmt: skip
+    explicit, directory = config.pidfile, os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if not config.pidfile and not config.foreground and os.geteuid() == 0:
         config.pidfile = f"/var/run/{name}.pid"
     if not config.control:
-        if config.pidfile:
+        if directory and not explicit:
+            config.control = os.path.join(directory, name + ".ctl")
+        elif config.pidfile:
             config.control = os.path.splitext(config.pidfile)[0] + ".ctl"
-        elif os.environ.get("RUNTIME_DIRECTORY"):
-            config.control = os.path.join(os.environ["RUNTIME_DIRECTORY"].split(":")[0], name + ".ctl")
 
 
 def settle_addresses(config: Config) -> None:

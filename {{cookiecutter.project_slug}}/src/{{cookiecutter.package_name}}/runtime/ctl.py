@@ -38,6 +38,9 @@ def main(service: Service, arguments: Sequence[str]) -> int:
         raise StartError(f"ctl: --json and --watch belong to `ctl status`, not to {command!r}", USAGE)
     change = workers_of(rest) if command == "workers" else ""
     config = load(service, rest, os.environ)
+    unit = f"/run/{config.name}/{config.name}.ctl"  # the RUNTIME_DIRECTORY that a systemd unit has, seen from outside
+    if config.source["control"] == "default" and not os.path.exists(config.control) and os.path.exists(unit):
+        config.control = unit
     if command == "status":
         return status(config, as_json, watch)
     if command == "restart":

@@ -1,0 +1,306 @@
+"""The installed service under a real systemd: what an operator types, and what comes of it."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from machine import HANDLERS, SERVICE, SOURCES, Machine
+
+UNITS = "/usr/local/lib/systemd/system"
+PROCESSES = """
+import json, pathlib
+print(json.dumps([one.joinpath("cmdline").read_text() for one in pathlib.Path("/proc").glob("[0-9]*")]))
+"""
+BROKEN = "raise LookupError('deliberate')\n"
+
+
+def status_text(machine: Machine) -> str:
+    return machine.show("StatusText")
+
+
+@contextmanager
+def request(machine: Machine, path: str) -> Iterator[list[str]]:
+    """A request in flight: held by a worker when this returns; its answer is in the list at the end."""
+    answer: list[str] = []
+
+    def ask() -> None:
+        answer.append(machine.get(path))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        machine.eventually("the request is in flight", lambda: " 1 busy," in ctl(machine, "status"))
+        yield answer
+    finally:
+        thread.join(60)
+
+
+def ctl(machine: Machine, *command: str) -> str:
+    """ctl, by an operator: it finds the unit's runtime directory."""
+    return machine.run(f"/usr/local/bin/{SERVICE}", "ctl", *command)
+
+
+def test_units_are_right(machine: Machine) -> None:
+    """Nothing at all is said of them, with each drop-in, and as an instance."""
+    units = [f"{UNITS}/{name}" for name in (f"{SERVICE}.service", f"{SERVICE}.socket", f"{SERVICE}@blue.service")]
+    for example in ("", "low-port.conf", "socket-activated.conf"):
+        if example:
+            machine.example(example)
+        done = machine.try_("systemd-analyze", "verify", "--man=no", *units)
+        assert (done.status, done.stdout, done.stderr) == (0, "", ""), example
+
+
+@pytest.mark.parametrize(("drop_in", "most"), [("", 1.1), ("socket-activated.conf", 0.9)])
+def test_little_is_exposed(machine: Machine, drop_in: str, most: float) -> None:
+    if drop_in:
+        machine.example(drop_in)
+    said = machine.run("systemd-analyze", "security", "--no-pager", f"{SERVICE}.service")
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+) ", said)
+    assert found and float(found[1]) <= most, said
+
+
+def test_start_is_over_when_the_service_is_ready(machine: Machine) -> None:
+    machine.handlers(HANDLERS + "\n\ndef worker_init(worker):\n    time.sleep(1)\n")
+    machine.run("systemctl", "start", SERVICE)
+    assert "ready: generation 1" in machine.journal()
+    assert machine.get() == "hello"
+    assert machine.show("Type") == ("notify-reload" if machine.version >= 253 else "notify")
+    assert int(json.loads(machine.get("/who"))["uid"]) >= 61184  # DynamicUser: systemd.exec(5)
+    for directory in (f"/run/{SERVICE}", f"/var/lib/{SERVICE}"):
+        machine.run("test", "-d", directory)
+
+
+def test_a_start_that_fails_says_so(machine: Machine) -> None:
+    machine.handlers(BROKEN)
+    done = machine.try_("systemctl", "start", SERVICE)
+    assert done.status == 1
+    assert "LookupError: deliberate" in machine.journal()
+
+
+def test_a_wrong_option_is_not_tried_again(machine: Machine) -> None:
+    machine.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_MAX=many\n")
+    assert machine.try_("systemctl", "start", SERVICE).status == 1
+    assert machine.show("ExecMainStatus") == "78"
+    assert machine.show("ActiveState") == "failed"
+    assert machine.show("NRestarts") == "0"
+    assert "HELLO_SERVER_MAX: needs a whole number from 1 to 32768, not 'many'" in machine.journal()
+
+
+def test_status_tells_of_the_pool(service: Machine) -> None:
+    service.eventually("idle", lambda: re.search("generation 1: workers 5 idle, at most 25", status_text(service)))
+    with request(service, "/slow/3"):
+        service.eventually("busy", lambda: "workers 1 busy" in status_text(service))
+    service.eventually("idle", lambda: "busy" not in status_text(service))
+
+
+def test_the_journal_has_priorities(service: Machine) -> None:
+    connection = service.connect()
+    connection.request("GET", "/broken")
+    assert connection.getresponse().status == 500
+    connection.close()
+    service.eventually("logged", lambda: "LookupError: deliberate" in service.journal())
+    found = {str(entry["MESSAGE"]): entry["PRIORITY"] for entry in service.entries()}
+    ready = [priority for message, priority in found.items() if "ready: generation 1" in message]
+    failed = [priority for message, priority in found.items() if "LookupError: deliberate" in message]
+    assert (ready, failed) == (["6"], ["3"])
+    assert not [message for message in found if message.startswith("<")]
+
+
+def test_reload_says_whether_it_worked(service: Machine) -> None:
+    pid = service.pid
+    service.handlers(HANDLERS.replace('"hello"', '"hello again"'))
+    service.run("systemctl", "reload", SERVICE)
+    assert "ready: generation 2" in service.journal()  # one reload makes one generation, and it has ended
+    assert "starting generation 3" not in service.journal()
+    assert service.get() == "hello again"
+
+    service.handlers(BROKEN)
+    assert service.try_("systemctl", "reload", SERVICE).status == 1
+    assert "reload failed: " in service.journal()
+    assert "LookupError: deliberate" in status_text(service)
+    assert service.get() == "hello again"
+    assert (service.show("ActiveState"), service.show("SubState")) == ("active", "running")
+
+    service.handlers(HANDLERS)
+    service.run("systemctl", "reload", SERVICE)
+    assert service.get() == "hello"
+    assert service.pid == pid
+
+
+class Load:
+    """Clients that ask all the time, each request on a connection of its own, and never retry."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.port = machine.port()
+        self.answered = 0
+        self.failures: list[str] = []
+        self.changed = threading.Condition()
+        self.ending = threading.Event()
+        self.threads = [threading.Thread(target=self.ask, daemon=True) for _ in range(4)]
+
+    def ask(self) -> None:
+        while not self.ending.is_set():
+            try:
+                failure = "" if self.machine.get() == "hello" else "another answer"
+            except Exception as error:
+                failure = repr(error)
+            with self.changed:
+                self.answered += not failure
+                self.failures += [failure] if failure else []
+                self.changed.notify_all()
+
+    def more(self, number: int) -> None:
+        with self.changed:
+            goal = self.answered + number
+            assert self.changed.wait_for(lambda: self.answered >= goal or self.failures, 60), "no answers any more"
+
+    def __enter__(self) -> Load:
+        for thread in self.threads:
+            thread.start()
+        self.more(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ending.set()
+        for thread in self.threads:
+            thread.join(60)
+
+
+@pytest.fixture
+def activated(machine: Machine) -> Machine:
+    """systemd listens; the service does not run yet."""
+    machine.example("socket-activated.conf")
+    machine.run("systemctl", "enable", "--now", f"{SERVICE}.socket")
+    assert machine.show("ActiveState") == "inactive"
+    return machine
+
+
+def test_the_first_connection_is_answered(activated: Machine) -> None:
+    assert activated.get() == "hello"
+    assert activated.show("ActiveState") == "active"
+    assert activated.show("RestrictAddressFamilies") == "AF_UNIX"
+    # The sockets are systemd's: after a stop, the next connection starts it again.
+    activated.run("systemctl", "stop", SERVICE)
+    assert activated.get() == "hello"
+
+
+def test_restart_under_load_drops_nothing(activated: Machine) -> None:
+    with Load(activated) as load:
+        for _ in range(3):
+            before = activated.pid
+            activated.run("systemctl", "restart", SERVICE)
+            assert activated.pid not in (0, before)
+            load.more(20)
+    assert load.failures == [], activated.journal()
+    assert activated.show("NRestarts") == "0"
+
+
+def test_several_sockets_and_their_names(machine: Machine) -> None:
+    machine.example("socket-activated.conf")
+    machine.drop_in("[Socket]\nListenStream=1967\n", f"{SERVICE}.socket")
+    machine.write(
+        f"/etc/systemd/system/{SERVICE}-admin.socket",
+        f"[Socket]\nListenStream=80\nFileDescriptorName=admin\nService={SERVICE}.service\n",
+    )
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", f"{SERVICE}-admin.socket", f"{SERVICE}.socket")
+    assert machine.get(inside=1967) == machine.get(inside=1966) == "hello"
+    assert machine.get("/livez", inside=80) == "ok\n"
+
+
+def test_an_address_beside_the_socket(activated: Machine) -> None:
+    """From the environment it is ignored with a line, on the command line it is an error."""
+    activated.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_PORT=1\n")
+    assert activated.get() == "hello"
+    assert "port from the environment is ignored: the sockets are inherited" in activated.journal()
+    activated.drop_in(f"[Service]\nExecStart=\nExecStart=/usr/local/bin/{SERVICE} -x -p 1\n")
+    assert activated.try_("systemctl", "restart", SERVICE).status == 1
+    assert activated.show("ExecMainStatus") == "2"
+    assert "--port: an address beside inherited sockets" in activated.journal()
+
+
+def test_the_watchdog(machine: Machine) -> None:
+    """The supervisor stands still: systemd ends it and starts the service again."""
+    machine.drop_in("[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
+    machine.run("systemctl", "start", SERVICE)
+    pid = machine.pid
+    time.sleep(4)  # as long as it runs, nothing happens
+    assert (machine.pid, machine.show("NRestarts")) == (pid, "0")
+    machine.kill("SIGSTOP", pid)
+    machine.eventually("started again", lambda: machine.show("NRestarts") == "1" and machine.serves())
+    assert machine.pid != pid
+    assert "Watchdog timeout" in machine.journal()
+
+
+def test_a_killed_worker_is_replaced(service: Machine) -> None:
+    pid = service.pid
+    worker = json.loads(service.get("/who"))["worker"]
+    assert worker != pid
+    service.kill("SIGKILL", worker)
+    service.eventually("noticed", lambda: f"{worker} ended with signal SIGKILL" in service.journal())
+    assert service.get() == "hello"
+    assert (service.pid, service.show("NRestarts")) == (pid, "0")
+
+
+def test_a_killed_supervisor_is_replaced(service: Machine) -> None:
+    pid = service.pid
+    service.kill("SIGKILL", pid)
+    service.eventually("started again", lambda: service.show("NRestarts") == "1" and service.serves())
+
+
+def test_stop_lets_a_request_finish(machine: Machine) -> None:
+    """Even beyond TimeoutStopSec: the service asks for more time as long as it drains."""
+    machine.drop_in("[Service]\nTimeoutStopSec=2\n")
+    machine.run("systemctl", "start", SERVICE)
+    with request(machine, "/slow/6") as answer:
+        machine.run("systemctl", "stop", SERVICE)
+    assert answer == ["done"]
+    assert (machine.show("ActiveState"), machine.show("Result")) == ("inactive", "success")
+    assert "stopping gracefully (TERM)" in machine.journal()
+
+
+def test_a_low_port_needs_one_capability(machine: Machine) -> None:
+    # Docker lets everybody have every port; a machine does not.
+    machine.run("mount", "-o", "remount,rw", "/proc/sys")
+    machine.run("sh", "-c", "echo 1024 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    machine.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_PORT=80\n")
+    assert machine.try_("systemctl", "start", SERVICE).status == 1
+    assert ":80: not permitted to listen there" in machine.journal()
+    assert machine.show("ExecMainStatus") == "77"
+    machine.run("systemctl", "stop", SERVICE)
+    machine.run("rm", f"/etc/default/{SERVICE}")
+    machine.example("low-port.conf")
+    machine.run("systemctl", "start", SERVICE)
+    assert int(json.loads(machine.get("/who", inside=80))["uid"]) >= 61184
+
+
+def test_instances(machine: Machine) -> None:
+    """Each with its own settings and directories."""
+    machine.write(f"/etc/default/{SERVICE}@blue", "HELLO_SERVER_PORT=1967\n")
+    machine.run("systemctl", "start", SERVICE, f"{SERVICE}@blue")
+    assert machine.get(inside=1967) == machine.get() == "hello"
+    machine.run("systemctl", "reload", f"{SERVICE}@blue")
+    machine.run("systemctl", "stop", SERVICE)
+    assert machine.get(inside=1967) == "hello"
+    assert machine.run("ls", "/var/lib/private").split() == [SERVICE, f"{SERVICE}@blue"]
+
+
+def test_nothing_is_left(service: Machine) -> None:
+    assert service.show("UnitFileState") == "enabled"
+    service.run("systemctl", "disable", "--now", SERVICE)
+    service.run("rm", "-r", f"/var/lib/private/{SERVICE}", f"/var/lib/{SERVICE}")  # its state is the administrator's
+    service.run("make", "-C", SOURCES, "uninstall")
+    service.run("systemctl", "daemon-reload")
+    service.run("rm", "-r", SOURCES)
+    assert service.try_("systemctl", "list-unit-files", "--no-legend", f"{SERVICE}*").stdout == ""
+    assert service.run("find", "/", "-xdev", "-name", "*hello*server*") == ""
+    assert service.run("find", "/usr/local", "-type", "f") == ""
+    processes = json.loads(service.run("python3", "-c", PROCESSES))
+    assert processes and not [line for line in processes if "hello" in line]
