@@ -76,14 +76,22 @@ class Machine:
         self.version = version
 
     def try_(self, *command: str, **options: Any) -> Done:
-        status, output = self.container.exec_run(list(command), demux=True, **options)
-        return Done(command, status, output)
+        ended: Any = self.container.exec_run(list(command), demux=True, **options)
+        return Done(command, ended.exit_code, ended.output)
 
     def run(self, *command: str, **options: Any) -> str:
         """Run a command that has to work; what it wrote to its standard output."""
         done = self.try_(*command, **options)
-        assert done.status == 0, f"{done}\n{self.journal()}"
+        assert done.status == 0, done
         return done.stdout
+
+    def ask(self, *command: str) -> str:
+        """What a command says that has to work, changes nothing and always says something. The engine can lose the
+        output of a short command on a loaded machine; then it is asked again."""
+        for _attempt in range(5):
+            if said := self.run(*command):
+                return said
+        pytest.fail(f"{command} says nothing", pytrace=False)
 
     def write(self, path: str, text: str) -> None:
         self.run("mkdir", "-p", os.path.dirname(path))
@@ -114,14 +122,14 @@ class Machine:
         self.run("systemctl", "daemon-reload")
 
     def journal(self, unit: str = SERVICE) -> str:
-        return self.try_("journalctl", "--no-pager", "-o", "cat", "-u", unit, "-u", f"{unit}.socket").stdout
+        return self.ask("journalctl", "--no-pager", "-o", "cat", "-u", unit, "-u", f"{unit}.socket")
 
     def entries(self, unit: str = SERVICE) -> list[dict[str, Any]]:
-        lines = self.run("journalctl", "--no-pager", "-o", "json", "-u", unit).splitlines()
+        lines = self.ask("journalctl", "--no-pager", "-o", "json", "-u", unit).splitlines()
         return [json.loads(line) for line in lines]
 
     def show(self, name: str, unit: str = SERVICE) -> str:
-        return self.run("systemctl", "show", "--value", "--property", name, unit).strip()
+        return self.ask("systemctl", "show", "--property", name, unit).strip().removeprefix(name + "=")
 
     @property
     def pid(self) -> int:
@@ -129,7 +137,9 @@ class Machine:
 
     def port(self, inside: int = 1966) -> int:
         self.container.reload()
-        return int(self.container.ports[f"{inside}/tcp"][0]["HostPort"])
+        published = self.container.ports[f"{inside}/tcp"]
+        assert published, "the machine is down"
+        return int(published[0]["HostPort"])
 
     def connect(self, inside: int = 1966) -> HTTPConnection:
         return HTTPConnection("127.0.0.1", self.port(inside), timeout=DEADLINE)

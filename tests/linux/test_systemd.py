@@ -43,7 +43,7 @@ def request(machine: Machine, path: str) -> Iterator[list[str]]:
 
 def ctl(machine: Machine, *command: str) -> str:
     """ctl, by an operator: it finds the unit's runtime directory."""
-    return machine.run(f"/usr/local/bin/{SERVICE}", "ctl", *command)
+    return machine.ask(f"/usr/local/bin/{SERVICE}", "ctl", *command)
 
 
 def test_units_are_right(machine: Machine) -> None:
@@ -60,7 +60,7 @@ def test_units_are_right(machine: Machine) -> None:
 def test_little_is_exposed(machine: Machine, drop_in: str, most: float) -> None:
     if drop_in:
         machine.example(drop_in)
-    said = machine.run("systemd-analyze", "security", "--no-pager", f"{SERVICE}.service")
+    said = machine.ask("systemd-analyze", "security", "--no-pager", f"{SERVICE}.service")
     found = re.search(r"Overall exposure level for \S+: ([\d.]+) ", said)
     assert found and float(found[1]) <= most, said
 
@@ -289,7 +289,7 @@ def test_instances(machine: Machine) -> None:
     machine.run("systemctl", "reload", f"{SERVICE}@blue")
     machine.run("systemctl", "stop", SERVICE)
     assert machine.get(inside=1967) == "hello"
-    assert machine.run("ls", "/var/lib/private").split() == [SERVICE, f"{SERVICE}@blue"]
+    assert machine.ask("ls", "/var/lib/private").split() == [SERVICE, f"{SERVICE}@blue"]
 
 
 def test_nothing_is_left(service: Machine) -> None:
@@ -302,5 +302,5 @@ def test_nothing_is_left(service: Machine) -> None:
     assert service.try_("systemctl", "list-unit-files", "--no-legend", f"{SERVICE}*").stdout == ""
     assert service.run("find", "/", "-xdev", "-name", "*hello*server*") == ""
     assert service.run("find", "/usr/local", "-type", "f") == ""
-    processes = json.loads(service.run("python3", "-c", PROCESSES))
+    processes = json.loads(service.ask("python3", "-c", PROCESSES))
     assert processes and not [line for line in processes if "hello" in line]

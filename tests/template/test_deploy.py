@@ -1,12 +1,18 @@
 """The files for Docker, systemd and FreeBSD satisfy the programs that judge them."""
 
+import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from baking import OPTIONS, bake, files
 
 Tool = Callable[[str], str]
 BESIDE = Path(sys.executable).parent  # programs that pip has installed
@@ -20,54 +26,170 @@ def judge(*command: str | Path) -> str:
     return said
 
 
-@pytest.fixture(scope="session")
-def unit(project: Path) -> Path:
-    return project / "deploy/systemd/hello-server.service"
+Install = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def script(project: Path) -> Path:
-    return project / "deploy/rc.d/hello_server"
+@pytest.fixture
+def install(project: Path, tmp_path: Path) -> Install:
+    """`make install` into a directory of its own; returns its PREFIX."""
+
+    def run(**variables: str) -> Path:
+        make(project, "install", {"PREFIX": str(tmp_path / "prefix"), **variables})
+        return tmp_path / "prefix"
+
+    return run
 
 
-def test_unit_is_right(unit: Path, tool: Tool) -> None:
-    assert judge(tool("systemd-analyze"), "verify", "--man=no", unit) == ""  # of unknown keys it only speaks
+def make(project: Path, target: str, variables: dict[str, str], program: str = "make") -> str:
+    usual = {"PYTHON": sys.executable, "SOURCE_DATE_EPOCH": "0"}
+    given = [f"{name}={value}" for name, value in {**usual, **variables}.items()]
+    return judge(program, "-C", project, target, *given)
 
 
-def test_unit_exposes_little(unit: Path, tool: Tool) -> None:
-    judge(tool("systemd-analyze"), "security", "--offline=true", "--threshold=15", unit)
+@pytest.mark.parametrize("version", ["252", "257"])
+def test_units_are_right(version: str, install: Install, tool: Tool) -> None:
+    """As they are installed for this version of systemd. Of unknown keys it only speaks."""
+    mine = judge(tool("systemd-analyze"), "--version").split()[1]
+    units = install(INIT="systemd", SYSTEMD=version) / "lib/systemd/system"
+    old = int(version) < 253
+    assert ("\nType=notify-reload\n" in (units / "hello-server.service").read_text()) != old
+    assert sorted(path.parent.name for path in units.glob("*/before-253.conf")) == [
+        f"hello-server{kind}.service.d" for kind in ("", "@") if old
+    ]
+    names = ["hello-server.service", "hello-server@blue.service", "hello-server.socket"]
+    if int(mine) >= 253 or old:
+        assert judge(tool("systemd-analyze"), "verify", "--man=no", *(units / name for name in names)) == ""
 
 
-def test_script_is_right(script: Path) -> None:
+@pytest.mark.parametrize(("drop_in", "most"), [("", 11), ("socket-activated.conf", 9)])
+def test_unit_exposes_little(drop_in: str, most: int, install: Install, tool: Tool) -> None:
+    prefix = install(INIT="systemd", SYSTEMD="252")
+    unit = prefix / "lib/systemd/system/hello-server.service"
+    if drop_in:
+        shutil.copy(prefix / "share/examples/hello-server" / drop_in, unit.with_name(unit.name + ".d"))
+    judge(tool("systemd-analyze"), "security", "--offline=true", f"--threshold={most}", unit)
+
+
+def test_script_is_right(project: Path) -> None:
+    script = project / "deploy/rc.d/hello_server"
     assert judge(BESIDE / "shellcheck", "-s", "sh", "-e", "SC1091,SC2034", script) == ""
+    assert judge(BESIDE / "shellcheck", project / "deploy/install") == ""
 
 
-def test_script_parses(script: Path, tool: Tool) -> None:
-    assert judge(tool("dash"), "-n", script) == ""
+def test_script_parses(project: Path, tool: Tool) -> None:
+    for script in ("deploy/rc.d/hello_server", "deploy/install"):
+        assert judge(tool("dash"), "-n", project / script) == ""
 
 
-def test_script_has_its_headers(script: Path) -> None:
-    lines = script.read_text().splitlines()
+def test_script_has_its_headers(project: Path) -> None:
+    lines = (project / "deploy/rc.d/hello_server").read_text().splitlines()
     assert lines[0] == "#!/bin/sh"
     for header in ("# PROVIDE: hello_server", "# REQUIRE: LOGIN", "# KEYWORD: shutdown"):
         assert header in lines
 
 
-def test_script_starts_the_module(script: Path, tool: Tool, tmp_path: Path) -> None:
-    """What rc.subr makes of the variables: command and flags."""
-    subr = tmp_path / "rc.subr"
-    subr.write_text(
-        'load_rc_config() { hello_server_flags="-p 8080"; rc_flags=$hello_server_flags; }\n'
-        'run_rc_command() { "$start_precmd"; echo "$PYTHONPATH|$command $rc_flags|$procname|$pidfile"; }\n'
+@pytest.mark.parametrize("program", ["make", "bmake"])
+@pytest.mark.parametrize("init", ["systemd", "rc.d", "none"])
+def test_uninstall_removes_what_install_has_put_in_place(
+    init: str, program: str, project: Path, tmp_path: Path, tool: Tool
+) -> None:
+    variables = {"DESTDIR": str(tmp_path / "stage"), "PREFIX": "/opt/x", "INIT": init, "SYSTEMD": "252"}
+    make(project, "install", variables, tool(program))
+    installed = files(tmp_path / "stage")
+    assert all(name.startswith("opt/x/") for name in installed)
+    assert {"opt/x/bin/hello-server", "opt/x/share/man/man8/hello-server.8"} < set(installed)
+    assert not [name for name, content in installed.items() if b"/usr/local" in content or b"/stage" in content]
+    make(project, "install", variables, tool(program))  # over itself
+    assert files(tmp_path / "stage") == installed
+    make(project, "uninstall", variables, tool(program))
+    assert files(tmp_path / "stage") == {}
+    assert not list((tmp_path / "stage").rglob("*hello*"))
+
+
+def test_install_keeps_what_is_not_its_own(project: Path, tmp_path: Path) -> None:
+    variables = {"PREFIX": str(tmp_path), "INIT": "systemd", "SYSTEMD": "252"}
+    make(project, "install", variables)
+    mine = [tmp_path / "etc/hello-server.toml", tmp_path / "lib/systemd/system/hello-server.service.d/mine.conf"]
+    for file in mine:
+        file.write_text("mine\n")
+    make(project, "uninstall", variables)
+    assert set(files(tmp_path)) == {str(file.relative_to(tmp_path)) for file in mine}
+
+
+def test_prefix_usr_means_etc(project: Path, tmp_path: Path) -> None:
+    make(project, "install", {"PREFIX": "/usr", "DESTDIR": str(tmp_path), "INIT": "rc.d"})
+    assert (tmp_path / "etc/hello-server.toml.sample").exists()
+    assert '-f "/etc/hello-server.toml"' in (tmp_path / "usr/etc/rc.d/hello_server").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"PREFIX": "opt"}, "opt: give an absolute path"),
+        ({"PREFIX": "/opt/a|b"}, "/opt/a|b: give a path of letters, digits and /._+- alone"),
+        ({"INIT": "upstart"}, "INIT=upstart: give systemd, rc.d or none"),
+        ({"PYTHON": "/bin/false"}, "PYTHON=/bin/false: give Python 3.11 or newer"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_done(
+    variables: dict[str, str], said: str, project: Path, tmp_path: Path
+) -> None:
+    given = {"DESTDIR": str(tmp_path), "PYTHON": sys.executable, **variables}
+    command = [str(project / "deploy/install"), "install"]
+    done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"install: {said}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_runs_from_anywhere(install: Install, tmp_path: Path) -> None:
+    """By its first line, whatever the environment says of Python, and wherever it is called."""
+    command = install() / "bin/hello-server"
+    first = command.read_text().splitlines()[0]
+    assert first == f"#!{os.path.realpath(sys.executable)} -I" or first == f"#!{sys.executable} -I"
+    (tmp_path / "runpy.py").write_text("raise SystemExit('not this one')\n")
+    done = subprocess.run(
+        [command, "--check"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
-    copy = tmp_path / "hello_server"
-    copy.write_text(script.read_text().replace(". /etc/rc.subr", f". {subr}"))
-    assert judge(tool("dash"), copy, "start").strip().split("|") == [
-        "/usr/local/lib/hello-server",
-        "/usr/local/bin/python3.11 -m hello_server --pidfile /var/run/hello-server.pid -p 8080",
-        "/usr/local/bin/python3.11",
-        "/var/run/hello-server.pid",
-    ]
+    assert (done.returncode, done.stdout) == (0, "hello-server: configuration and handlers are good\n"), done.stderr
+
+
+# Signals and exit statuses.
+TERMS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from hello_server.runtime import errors, signals
+statuses = [str(value) for name, value in vars(errors).items() if name.isupper()]
+print(json.dumps([number.name.removeprefix("SIG") for number in signals.SUPERVISOR] + statuses))
+"""
+
+
+@pytest.mark.parametrize("protocol", OPTIONS["protocol"])
+def test_manual_page_and_sample_have_every_option(protocol: str, template: Path, tmp_path: Path, tool: Tool) -> None:
+    project = bake(template, tmp_path / "baked", protocol=protocol, description="It's -\\n 'new' `x` ^ and %d")
+    prefix = tmp_path / "prefix"
+    make(project, "install", {"PREFIX": str(prefix)})
+    page = prefix / "share/man/man8/hello-server.8"
+    assert judge(tool("mandoc"), "-T", "lint", "-W", "warning", page) == ""
+    shown = judge(tool("mandoc"), "-T", "utf8", page)
+    shown = re.sub(".\b", "", shown)  # bold is a letter typed twice
+    command = prefix / "bin/hello-server"
+    offered = set(re.findall(r"^  (?:-\w, |    )--([a-z-]+)", judge(command, "--help"), re.MULTILINE))
+    assert set(re.findall(r"^       (?:-\w, )?--([a-z-]+)", shown, re.MULTILINE)) == offered
+    assert "hello-server - It's -\\n 'new' `x` ^ and %d" in shown
+    terms = json.loads(judge(sys.executable, "-c", TERMS, project / "src"))
+    assert [term for term in terms if not re.search(rf"^ {{5,8}}{term}\b", shown, re.MULTILINE)] == []
+    # Every default that the sample shows is what holds without it.
+    sample = (prefix / "etc/hello-server.toml.sample").read_text()
+    full = tmp_path / "full.toml"
+    full.write_text(re.sub(r"^#([a-z-]+ = (?!\"\"|\[\]))", r"\1", sample, flags=re.MULTILINE))
+    set_in_file = set(tomllib.loads(re.sub(r"^#([a-z-]+ = )", r"\1", sample, flags=re.MULTILINE)))
+    assert set_in_file == offered - {"check", "version", "help", "config"}
+    judge(command, "--check", "--config", full)
 
 
 def test_dockerfile_is_right(project: Path) -> None:

@@ -2,12 +2,14 @@
 
     PYTHONPATH=src python3 deploy/reference.py man|config DIRECTORY
 
-DIRECTORY is where the TOML file belongs. `make install` calls it.
+DIRECTORY is where the TOML file belongs. `make install` calls it. The page's date is today's, or SOURCE_DATE_EPOCH.
 """
 
+import os
 import signal
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 
 from {{ cookiecutter.package_name }}.__main__ import SERVICE
@@ -60,7 +62,8 @@ def entry(term: str, text: str) -> str:
 def man(directory: str) -> Iterator[str]:
     """The page, in the macros of man(7)."""
     name = SERVICE.name
-    yield f'.TH "{name.upper()}" 8 "" "{name} {SERVICE.version}" "System Manager\\(aqs Manual"'
+    today = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
+    yield f'.TH "{name.upper()}" 8 "{today}" "{name} {SERVICE.version}" "System Manager\\(aqs Manual"'
     yield f".SH NAME\n{escaped(name)} \\- {escaped(DESCRIPTION)}"
     yield f".SH SYNOPSIS\n.B {escaped(name)}\n.RI [ options ]"
     yield f".br\n.B {escaped(name)} ctl\n.I command\n.RI [ options ]"
