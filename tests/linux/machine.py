@@ -124,6 +124,10 @@ class Machine:
     def journal(self, unit: str = SERVICE) -> str:
         return self.ask("journalctl", "--no-pager", "-o", "cat", "-u", unit, "-u", f"{unit}.socket")
 
+    def logged(self, text: str) -> None:
+        """Wait until the journal has it: journald is a process of its own."""
+        self.eventually(f"{text!r} in the journal", lambda: text in self.journal())
+
     def entries(self, unit: str = SERVICE) -> list[dict[str, Any]]:
         lines = self.ask("journalctl", "--no-pager", "-o", "json", "-u", unit).splitlines()
         return [json.loads(line) for line in lines]
@@ -136,7 +140,8 @@ class Machine:
         return int(self.show("MainPID"))
 
     def port(self, inside: int = 1966) -> int:
-        self.container.reload()
+        if not self.container.ports:
+            self.container.reload()
         published = self.container.ports[f"{inside}/tcp"]
         assert published, "the machine is down"
         return int(published[0]["HostPort"])

@@ -68,7 +68,7 @@ def test_little_is_exposed(machine: Machine, drop_in: str, most: float) -> None:
 def test_start_is_over_when_the_service_is_ready(machine: Machine) -> None:
     machine.handlers(HANDLERS + "\n\ndef worker_init(worker):\n    time.sleep(1)\n")
     machine.run("systemctl", "start", SERVICE)
-    assert "ready: generation 1" in machine.journal()
+    machine.logged("ready: generation 1")
     assert machine.get() == "hello"
     assert machine.show("Type") == ("notify-reload" if machine.version >= 253 else "notify")
     assert int(json.loads(machine.get("/who"))["uid"]) >= 61184  # DynamicUser: systemd.exec(5)
@@ -80,7 +80,7 @@ def test_a_start_that_fails_says_so(machine: Machine) -> None:
     machine.handlers(BROKEN)
     done = machine.try_("systemctl", "start", SERVICE)
     assert done.status == 1
-    assert "LookupError: deliberate" in machine.journal()
+    machine.logged("LookupError: deliberate")
 
 
 def test_a_wrong_option_is_not_tried_again(machine: Machine) -> None:
@@ -89,7 +89,7 @@ def test_a_wrong_option_is_not_tried_again(machine: Machine) -> None:
     assert machine.show("ExecMainStatus") == "78"
     assert machine.show("ActiveState") == "failed"
     assert machine.show("NRestarts") == "0"
-    assert "HELLO_SERVER_MAX: needs a whole number from 1 to 32768, not 'many'" in machine.journal()
+    machine.logged("HELLO_SERVER_MAX: needs a whole number from 1 to 32768, not 'many'")
 
 
 def test_status_tells_of_the_pool(service: Machine) -> None:
@@ -104,7 +104,7 @@ def test_the_journal_has_priorities(service: Machine) -> None:
     connection.request("GET", "/broken")
     assert connection.getresponse().status == 500
     connection.close()
-    service.eventually("logged", lambda: "LookupError: deliberate" in service.journal())
+    service.logged("LookupError: deliberate")
     found = {str(entry["MESSAGE"]): entry["PRIORITY"] for entry in service.entries()}
     ready = [priority for message, priority in found.items() if "ready: generation 1" in message]
     failed = [priority for message, priority in found.items() if "LookupError: deliberate" in message]
@@ -116,13 +116,13 @@ def test_reload_says_whether_it_worked(service: Machine) -> None:
     pid = service.pid
     service.handlers(HANDLERS.replace('"hello"', '"hello again"'))
     service.run("systemctl", "reload", SERVICE)
-    assert "ready: generation 2" in service.journal()  # one reload makes one generation, and it has ended
+    service.logged("ready: generation 2")  # one reload makes one generation, and it has ended
     assert "starting generation 3" not in service.journal()
     assert service.get() == "hello again"
 
     service.handlers(BROKEN)
     assert service.try_("systemctl", "reload", SERVICE).status == 1
-    assert "reload failed: " in service.journal()
+    service.logged("reload failed: ")
     assert "LookupError: deliberate" in status_text(service)
     assert service.get() == "hello again"
     assert (service.show("ActiveState"), service.show("SubState")) == ("active", "running")
@@ -138,7 +138,6 @@ class Load:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.port = machine.port()
         self.answered = 0
         self.failures: list[str] = []
         self.changed = threading.Condition()
@@ -219,11 +218,11 @@ def test_an_address_beside_the_socket(activated: Machine) -> None:
     """From the environment it is ignored with a line, on the command line it is an error."""
     activated.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_PORT=1\n")
     assert activated.get() == "hello"
-    assert "port from the environment is ignored: the sockets are inherited" in activated.journal()
+    activated.logged("port from the environment is ignored: the sockets are inherited")
     activated.drop_in(f"[Service]\nExecStart=\nExecStart=/usr/local/bin/{SERVICE} -x -p 1\n")
     assert activated.try_("systemctl", "restart", SERVICE).status == 1
     assert activated.show("ExecMainStatus") == "2"
-    assert "--port: an address beside inherited sockets" in activated.journal()
+    activated.logged("--port: an address beside inherited sockets")
 
 
 def test_the_watchdog(machine: Machine) -> None:
@@ -236,7 +235,7 @@ def test_the_watchdog(machine: Machine) -> None:
     machine.kill("SIGSTOP", pid)
     machine.eventually("started again", lambda: machine.show("NRestarts") == "1" and machine.serves())
     assert machine.pid != pid
-    assert "Watchdog timeout" in machine.journal()
+    machine.logged("Watchdog timeout")
 
 
 def test_a_killed_worker_is_replaced(service: Machine) -> None:
@@ -244,7 +243,7 @@ def test_a_killed_worker_is_replaced(service: Machine) -> None:
     worker = json.loads(service.get("/who"))["worker"]
     assert worker != pid
     service.kill("SIGKILL", worker)
-    service.eventually("noticed", lambda: f"{worker} ended with signal SIGKILL" in service.journal())
+    service.logged(f"{worker} ended with signal SIGKILL")
     assert service.get() == "hello"
     assert (service.pid, service.show("NRestarts")) == (pid, "0")
 
@@ -263,7 +262,7 @@ def test_stop_lets_a_request_finish(machine: Machine) -> None:
         machine.run("systemctl", "stop", SERVICE)
     assert answer == ["done"]
     assert (machine.show("ActiveState"), machine.show("Result")) == ("inactive", "success")
-    assert "stopping gracefully (TERM)" in machine.journal()
+    machine.logged("stopping gracefully (TERM)")
 
 
 def test_a_low_port_needs_one_capability(machine: Machine) -> None:
@@ -272,7 +271,7 @@ def test_a_low_port_needs_one_capability(machine: Machine) -> None:
     machine.run("sh", "-c", "echo 1024 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
     machine.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_PORT=80\n")
     assert machine.try_("systemctl", "start", SERVICE).status == 1
-    assert ":80: not permitted to listen there" in machine.journal()
+    machine.logged(":80: not permitted to listen there")
     assert machine.show("ExecMainStatus") == "77"
     machine.run("systemctl", "stop", SERVICE)
     machine.run("rm", f"/etc/default/{SERVICE}")
