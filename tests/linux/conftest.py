@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import docker
 import pytest
 from baking import bake, copy_template
-from docker.errors import DockerException, ImageNotFound
-from machine import HANDLERS, LABEL, MACHINE, SERVICE, SOURCES, Machine
+from docker.errors import ImageNotFound
+from machine import OPTIONS, Systemd
+from machines import HANDLERS, SERVICE, SOURCES, booted, connected, image_with
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,13 +21,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[docker.DockerClient]:
-    try:
-        client = docker.from_env()
-        client.ping()
-    except DockerException as error:
-        pytest.fail(f"these tests need a Docker engine, and none answers: {error}", pytrace=False)
-    yield client
-    client.close()
+    with connected() as client:
+        yield client
 
 
 # Each version's image is made by one process of pytest (--dist loadgroup).
@@ -53,49 +44,26 @@ def installed(engine: docker.DockerClient, version: int, tmp_path_factory: pytes
     directory = tmp_path_factory.mktemp("project")
     project = bake(copy_template(directory / "template"), directory / "baked")
     (project / "src/hello_server/handlers.py").write_text(HANDLERS)
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        tar.add(project, SOURCES)
-    options: dict[str, Any] = {"network_mode": "none", "labels": {LABEL: ""}}
-    container = engine.containers.create(base, ["make", "-C", SOURCES, "install"], **options)
-    tag = f"{LABEL}:{version}-{uuid4().hex[:12]}"
-    try:
-        container.put_archive("/", archive.getvalue())
-        container.start()
-        status = container.wait(timeout=300)["StatusCode"]
-        assert status == 0, container.logs().decode()
-        container.commit(*tag.split(":"), changes='CMD ["/sbin/init"]')
-    finally:
-        container.remove(force=True, v=True)
-    yield tag
-    engine.images.remove(tag, force=True)
+    with image_with(engine, base, {SOURCES: project}, f"make -C {SOURCES} install", directory / "lock") as tag:
+        yield tag
 
 
 @pytest.fixture
-def machine(engine: docker.DockerClient, installed: str, version: int) -> Iterator[Machine]:
+def machine(engine: docker.DockerClient, installed: str, version: int) -> Iterator[Systemd]:
     """A machine that has booted."""
     # Debian 12's systemd uses what is mounted, of both versions; that of Debian 13 wants the unified hierarchy alone.
     unified = Path("/sys/fs/cgroup/unified")
     groups = unified if version >= 256 and unified.is_dir() else Path("/sys/fs/cgroup")
-    container = engine.containers.run(
-        installed,
-        detach=True,
-        labels={LABEL: ""},
-        volumes=[f"{groups}:/sys/fs/cgroup:rw"],
-        **MACHINE,
-    )
-    machine = Machine(container, version)
-    try:
+    with booted(engine, installed, ["/sbin/init"], volumes=[f"{groups}:/sys/fs/cgroup:rw"], **OPTIONS) as container:
+        machine = Systemd(container, version)
         machine.eventually("booted", lambda: machine.try_("systemctl", "is-system-running").stdout == "running\n")
         yield machine
-        print(machine.journal())
-    finally:
-        container.remove(force=True, v=True)
+        print(machine.log())
 
 
 @pytest.fixture
-def service(machine: Machine) -> Machine:
+def service(machine: Systemd) -> Systemd:
     """A machine on which the service runs."""
     machine.run("systemctl", "enable", "--now", SERVICE)
-    assert re.fullmatch("[1-9][0-9]*", str(machine.pid))
+    assert machine.pid > 1
     return machine

@@ -10,22 +10,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from machine import HANDLERS, SERVICE, SOURCES, Machine
+from machine import Systemd
+from machines import BROKEN, HANDLERS, SERVICE, SOURCES
 
 UNITS = "/usr/local/lib/systemd/system"
 PROCESSES = """
 import json, pathlib
 print(json.dumps([one.joinpath("cmdline").read_text() for one in pathlib.Path("/proc").glob("[0-9]*")]))
 """
-BROKEN = "raise LookupError('deliberate')\n"
 
 
-def status_text(machine: Machine) -> str:
+def status_text(machine: Systemd) -> str:
     return machine.show("StatusText")
 
 
 @contextmanager
-def request(machine: Machine, path: str) -> Iterator[list[str]]:
+def request(machine: Systemd, path: str) -> Iterator[list[str]]:
     """A request in flight: held by a worker when this returns; its answer is in the list at the end."""
     answer: list[str] = []
 
@@ -41,12 +41,12 @@ def request(machine: Machine, path: str) -> Iterator[list[str]]:
         thread.join(60)
 
 
-def ctl(machine: Machine, *command: str) -> str:
+def ctl(machine: Systemd, *command: str) -> str:
     """ctl, by an operator: it finds the unit's runtime directory."""
     return machine.ask(f"/usr/local/bin/{SERVICE}", "ctl", *command)
 
 
-def test_units_are_right(machine: Machine) -> None:
+def test_units_are_right(machine: Systemd) -> None:
     """Nothing at all is said of them, with each drop-in, and as an instance."""
     units = [f"{UNITS}/{name}" for name in (f"{SERVICE}.service", f"{SERVICE}.socket", f"{SERVICE}@blue.service")]
     for example in ("", "low-port.conf", "socket-activated.conf"):
@@ -57,7 +57,7 @@ def test_units_are_right(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(("drop_in", "most"), [("", 1.1), ("socket-activated.conf", 0.9)])
-def test_little_is_exposed(machine: Machine, drop_in: str, most: float) -> None:
+def test_little_is_exposed(machine: Systemd, drop_in: str, most: float) -> None:
     if drop_in:
         machine.example(drop_in)
     said = machine.ask("systemd-analyze", "security", "--no-pager", f"{SERVICE}.service")
@@ -65,7 +65,7 @@ def test_little_is_exposed(machine: Machine, drop_in: str, most: float) -> None:
     assert found and float(found[1]) <= most, said
 
 
-def test_start_is_over_when_the_service_is_ready(machine: Machine) -> None:
+def test_start_is_over_when_the_service_is_ready(machine: Systemd) -> None:
     machine.handlers(HANDLERS + "\n\ndef worker_init(worker):\n    time.sleep(1)\n")
     machine.run("systemctl", "start", SERVICE)
     machine.logged("ready: generation 1")
@@ -76,14 +76,14 @@ def test_start_is_over_when_the_service_is_ready(machine: Machine) -> None:
         machine.run("test", "-d", directory)
 
 
-def test_a_start_that_fails_says_so(machine: Machine) -> None:
+def test_a_start_that_fails_says_so(machine: Systemd) -> None:
     machine.handlers(BROKEN)
     done = machine.try_("systemctl", "start", SERVICE)
     assert done.status == 1
     machine.logged("LookupError: deliberate")
 
 
-def test_a_wrong_option_is_not_tried_again(machine: Machine) -> None:
+def test_a_wrong_option_is_not_tried_again(machine: Systemd) -> None:
     machine.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_MAX=many\n")
     assert machine.try_("systemctl", "start", SERVICE).status == 1
     assert machine.show("ExecMainStatus") == "78"
@@ -92,14 +92,14 @@ def test_a_wrong_option_is_not_tried_again(machine: Machine) -> None:
     machine.logged("HELLO_SERVER_MAX: needs a whole number from 1 to 32768, not 'many'")
 
 
-def test_status_tells_of_the_pool(service: Machine) -> None:
+def test_status_tells_of_the_pool(service: Systemd) -> None:
     service.eventually("idle", lambda: re.search("generation 1: workers 5 idle, at most 25", status_text(service)))
     with request(service, "/slow/3"):
         service.eventually("busy", lambda: "workers 1 busy" in status_text(service))
     service.eventually("idle", lambda: "busy" not in status_text(service))
 
 
-def test_the_journal_has_priorities(service: Machine) -> None:
+def test_the_journal_has_priorities(service: Systemd) -> None:
     connection = service.connect()
     connection.request("GET", "/broken")
     assert connection.getresponse().status == 500
@@ -112,12 +112,12 @@ def test_the_journal_has_priorities(service: Machine) -> None:
     assert not [message for message in found if message.startswith("<")]
 
 
-def test_reload_says_whether_it_worked(service: Machine) -> None:
+def test_reload_says_whether_it_worked(service: Systemd) -> None:
     pid = service.pid
     service.handlers(HANDLERS.replace('"hello"', '"hello again"'))
     service.run("systemctl", "reload", SERVICE)
     service.logged("ready: generation 2")  # one reload makes one generation, and it has ended
-    assert "starting generation 3" not in service.journal()
+    assert "starting generation 3" not in service.log()
     assert service.get() == "hello again"
 
     service.handlers(BROKEN)
@@ -136,7 +136,7 @@ def test_reload_says_whether_it_worked(service: Machine) -> None:
 class Load:
     """Clients that ask all the time, each request on a connection of its own, and never retry."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Systemd) -> None:
         self.machine = machine
         self.answered = 0
         self.failures: list[str] = []
@@ -173,7 +173,7 @@ class Load:
 
 
 @pytest.fixture
-def activated(machine: Machine) -> Machine:
+def activated(machine: Systemd) -> Systemd:
     """systemd listens; the service does not run yet."""
     machine.example("socket-activated.conf")
     machine.run("systemctl", "enable", "--now", f"{SERVICE}.socket")
@@ -181,7 +181,7 @@ def activated(machine: Machine) -> Machine:
     return machine
 
 
-def test_the_first_connection_is_answered(activated: Machine) -> None:
+def test_the_first_connection_is_answered(activated: Systemd) -> None:
     assert activated.get() == "hello"
     assert activated.show("ActiveState") == "active"
     assert activated.show("RestrictAddressFamilies") == "AF_UNIX"
@@ -190,18 +190,18 @@ def test_the_first_connection_is_answered(activated: Machine) -> None:
     assert activated.get() == "hello"
 
 
-def test_restart_under_load_drops_nothing(activated: Machine) -> None:
+def test_restart_under_load_drops_nothing(activated: Systemd) -> None:
     with Load(activated) as load:
         for _ in range(3):
             before = activated.pid
             activated.run("systemctl", "restart", SERVICE)
             assert activated.pid not in (0, before)
             load.more(20)
-    assert load.failures == [], activated.journal()
+    assert load.failures == [], activated.log()
     assert activated.show("NRestarts") == "0"
 
 
-def test_several_sockets_and_their_names(machine: Machine) -> None:
+def test_several_sockets_and_their_names(machine: Systemd) -> None:
     machine.example("socket-activated.conf")
     machine.drop_in("[Socket]\nListenStream=1967\n", f"{SERVICE}.socket")
     machine.write(
@@ -214,7 +214,7 @@ def test_several_sockets_and_their_names(machine: Machine) -> None:
     assert machine.get("/livez", inside=80) == "ok\n"
 
 
-def test_an_address_beside_the_socket(activated: Machine) -> None:
+def test_an_address_beside_the_socket(activated: Systemd) -> None:
     """From the environment it is ignored with a line, on the command line it is an error."""
     activated.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_PORT=1\n")
     assert activated.get() == "hello"
@@ -225,7 +225,7 @@ def test_an_address_beside_the_socket(activated: Machine) -> None:
     activated.logged("--port: an address beside inherited sockets")
 
 
-def test_the_watchdog(machine: Machine) -> None:
+def test_the_watchdog(machine: Systemd) -> None:
     """The supervisor stands still: systemd ends it and starts the service again."""
     machine.drop_in("[Service]\nWatchdogSec=2\nTimeoutAbortSec=1\n")
     machine.run("systemctl", "start", SERVICE)
@@ -238,7 +238,7 @@ def test_the_watchdog(machine: Machine) -> None:
     machine.logged("Watchdog timeout")
 
 
-def test_a_killed_worker_is_replaced(service: Machine) -> None:
+def test_a_killed_worker_is_replaced(service: Systemd) -> None:
     pid = service.pid
     worker = json.loads(service.get("/who"))["worker"]
     assert worker != pid
@@ -248,13 +248,13 @@ def test_a_killed_worker_is_replaced(service: Machine) -> None:
     assert (service.pid, service.show("NRestarts")) == (pid, "0")
 
 
-def test_a_killed_supervisor_is_replaced(service: Machine) -> None:
+def test_a_killed_supervisor_is_replaced(service: Systemd) -> None:
     pid = service.pid
     service.kill("SIGKILL", pid)
     service.eventually("started again", lambda: service.show("NRestarts") == "1" and service.serves())
 
 
-def test_stop_lets_a_request_finish(machine: Machine) -> None:
+def test_stop_lets_a_request_finish(machine: Systemd) -> None:
     """Even beyond TimeoutStopSec: the service asks for more time as long as it drains."""
     machine.drop_in("[Service]\nTimeoutStopSec=2\n")
     machine.run("systemctl", "start", SERVICE)
@@ -265,7 +265,7 @@ def test_stop_lets_a_request_finish(machine: Machine) -> None:
     machine.logged("stopping gracefully (TERM)")
 
 
-def test_a_low_port_needs_one_capability(machine: Machine) -> None:
+def test_a_low_port_needs_one_capability(machine: Systemd) -> None:
     # Docker lets everybody have every port; a machine does not.
     machine.run("mount", "-o", "remount,rw", "/proc/sys")
     machine.run("sh", "-c", "echo 1024 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -280,7 +280,7 @@ def test_a_low_port_needs_one_capability(machine: Machine) -> None:
     assert int(json.loads(machine.get("/who", inside=80))["uid"]) >= 61184
 
 
-def test_instances(machine: Machine) -> None:
+def test_instances(machine: Systemd) -> None:
     """Each with its own settings and directories."""
     machine.write(f"/etc/default/{SERVICE}@blue", "HELLO_SERVER_PORT=1967\n")
     machine.run("systemctl", "start", SERVICE, f"{SERVICE}@blue")
@@ -291,7 +291,7 @@ def test_instances(machine: Machine) -> None:
     assert machine.ask("ls", "/var/lib/private").split() == [SERVICE, f"{SERVICE}@blue"]
 
 
-def test_nothing_is_left(service: Machine) -> None:
+def test_nothing_is_left(service: Systemd) -> None:
     assert service.show("UnitFileState") == "enabled"
     service.run("systemctl", "disable", "--now", SERVICE)
     service.run("rm", "-r", f"/var/lib/private/{SERVICE}", f"/var/lib/{SERVICE}")  # its state is the administrator's
