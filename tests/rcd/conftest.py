@@ -14,7 +14,7 @@ from typing import Any
 import docker
 import pytest
 from baking import bake, copy_template
-from docker.errors import ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 from freebsd_machine import FreeBSD
 from machines import HANDLERS, SOURCES, booted, connected, image_with
 
@@ -57,7 +57,10 @@ def installed(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFact
     try:
         engine.images.get(BASE)
     except ImageNotFound:
-        pytest.fail(f"no image {BASE}: make it with `python3 ci/base_image.py 3.13`", pytrace=False)
+        try:
+            engine.images.pull(BASE)
+        except DockerException:
+            pytest.fail(f"no image {BASE}: make it with `python3 ci/base_image.py 3.13`", pytrace=False)
     directory = tmp_path_factory.mktemp("project")
     project = bake(copy_template(directory / "template"), directory / "baked")
     (project / "src/hello_server/handlers.py").write_text(HANDLERS)
