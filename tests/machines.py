@@ -51,7 +51,7 @@ def broken(request):
     raise LookupError("deliberate")
 """
 BROKEN = "raise LookupError('deliberate')\n"
-PORTS = {f"{port}/tcp": ("127.0.0.1", None) for port in (80, 1966, 1967)}
+PORTS: dict[str, Any] = {f"{port}/tcp": ("127.0.0.1", None) for port in (80, 1966, 1967)}
 
 
 class Done:
