@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from baking import bake, copy_template
+from baking import OPTIONS, bake, copy_template
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / "tests" / "runtime"), str(REPOSITORY / "ci" / "load")]
+sys.path[:0] = [str(REPOSITORY / part) for part in ("tests/runtime", "tests/load", "ci/load")]
 
-from harness import HANDLERS, PYTHON, Service, eventually  # noqa: E402
+from harness import HANDLERS, PYTHON  # noqa: E402
+from loaded import Loaded  # noqa: E402
 
 MORE = """
 import resource, time
@@ -67,18 +69,6 @@ def size(request):
 """
 
 
-def all_up(service: Service, workers: int) -> set[int]:
-    """Wait until all workers are up: the service is ready as soon as one is. When they are, and hold no connection,
-    they have the same number of descriptors; returns it."""
-    service.wait_workers(workers)
-
-    def same() -> set[int] | None:
-        counts = [service.descriptors(pid) for pid in service.workers]
-        return set(counts) if len(counts) == workers and len(set(counts)) == 1 and counts[0] > 10 else None
-
-    return eventually(same, "as many descriptors in each worker") or set()
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
@@ -94,22 +84,35 @@ def directories() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def source(directories: Path) -> Path:
-    source = bake(copy_template(directories / "template"), directories / "project") / "src"
-    subprocess.run([PYTHON, "-m", "compileall", "-q", source], check=True, timeout=120)
-    return source
+def source(directories: Path) -> Callable[[str], Path]:
+    """The source directory of a project with this pool, baked once."""
+    template = copy_template(directories / "template")
+
+    @functools.cache
+    def find(pool: str) -> Path:
+        source = bake(template, directories / pool, pool=pool) / "src"
+        subprocess.run([PYTHON, "-m", "compileall", "-q", source], check=True, timeout=120)
+        return source
+
+    return find
 
 
-@pytest.fixture
-def up(service: Service) -> Callable[[int], set[int]]:
-    return lambda workers: all_up(service, workers)
-
-
-@pytest.fixture
-def service(source: Path, directories: Path) -> Iterator[Service]:
+def served(source: Path, directories: Path) -> Iterator[Loaded]:
     directory = Path(tempfile.mkdtemp(dir=directories))
     directory.chmod(0o755)
-    service = Service(source, directory)
+    service = Loaded(source, directory)
     service.handlers(HANDLERS + MORE)
     yield service
     service.close()
+
+
+@pytest.fixture(params=OPTIONS["pool"])
+def service(request: pytest.FixtureRequest, source: Callable[[str], Path], directories: Path) -> Iterator[Loaded]:
+    """Each pool in turn."""
+    yield from served(source(request.param), directories)
+
+
+@pytest.fixture
+def prefork(source: Callable[[str], Path], directories: Path) -> Iterator[Loaded]:
+    """For what is about a process that is busy in one handler: a host never is."""
+    yield from served(source("prefork"), directories)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
 
 import psutil
 import pytest
 from client import Load, opened
-from harness import Service, eventually
+from harness import eventually
+from loaded import Loaded
 
 
-def held(service: Service) -> list[int]:
+def held(service: Loaded) -> list[int]:
     """Connections of each worker."""
     return sorted(sum(bool(c.raddr) for c in psutil.Process(pid).net_connections("tcp")) for pid in service.workers)
 
 
 @pytest.mark.parametrize(("workers", "connections"), [(2, 64), (2, 256), (4, 64), (4, 256)])
-def test_balance(service: Service, up: Callable[[int], set[int]], workers: int, connections: int) -> None:
-    service.start("-n", f"{workers}", "-m", f"{workers}")
-    up(workers)
+def test_balance(service: Loaded, workers: int, connections: int) -> None:
+    service.members(workers)
     with Load(service.address, connections, requests=connections * 4) as load:
         load.run()
         counts = held(service)
@@ -32,9 +31,9 @@ def test_balance(service: Service, up: Callable[[int], set[int]], workers: int, 
         assert counts[-1] <= 2.5 * connections / workers, counts
 
 
-def test_accepting_pauses_at_max_connections(service: Service) -> None:
-    service.start("-n", "2", "-m", "2", "--max-connections", "20")
-    service.wait_workers(2)
+def test_accepting_pauses_at_max_connections(service: Loaded) -> None:
+    service.members(2, "--max-connections", "20")
+    service.wait_members(2)
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(service.wire()) for _ in range(20)]
         for wire in wires:
@@ -64,10 +63,10 @@ def answered(one: socket.socket) -> bool:
         return False
 
 
-def test_without_descriptors_accepting_pauses(service: Service) -> None:
+def test_without_descriptors_accepting_pauses(service: Loaded) -> None:
     """EMFILE is no crash and no busy loop: it goes on when there are descriptors again."""
-    service.start("-n", "1", "-m", "1")
-    (worker,) = service.wait_workers(1)
+    service.members(1)
+    (worker,) = service.wait_members(1)
     with service.wire() as inside:
         inside.get("/full")
         with contextlib.ExitStack() as stack:

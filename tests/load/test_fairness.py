@@ -6,17 +6,16 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable
 
 from client import Load
-from harness import Service, Wire, eventually
+from harness import Wire, eventually
+from loaded import Loaded
 from test_accepting import held
 
 
-def test_connections_of_one_worker_take_turns(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_connections_of_one_worker_take_turns(service: Loaded) -> None:
     """epoll's own order gives one of three clients every second turn."""
-    service.start("-n", "1", "-m", "1")
-    up(1)
+    service.members(1)
     over, counts = threading.Event(), [0, 0, 0]
 
     def ask(wire: Wire, number: int) -> None:
@@ -36,10 +35,9 @@ def test_connections_of_one_worker_take_turns(service: Service, up: Callable[[in
     assert min(counts) > 0.8 * max(counts), counts
 
 
-def test_waiting_connections_move_to_siblings_that_hold_fewer(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_waiting_connections_move_to_siblings_that_hold_fewer(service: Loaded) -> None:
     """One worker has accepted them all, because its siblings were stopped; then they work again."""
-    service.start("-n", "4", "-m", "4")
-    up(4)
+    service.members(4)
     others = sorted(service.workers)[1:]
     for pid in others:
         service.signal(signal.SIGSTOP, pid)

@@ -5,32 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 
 import psutil
 import pytest
 from client import Load, opened
-from harness import Background, Service, eventually
+from harness import Background, eventually
+from loaded import Loaded
 
 
-def sockets(service: Service) -> int:
+def sockets(service: Loaded) -> int:
     """TCP connections that the workers hold, each counted once however often it is open."""
     return len({c.raddr for pid in service.workers for c in psutil.Process(pid).net_connections("tcp") if c.raddr})
 
 
-def descriptors(service: Service) -> set[int]:
+def descriptors(service: Loaded) -> set[int]:
     return {service.descriptors(pid) for pid in service.workers}
 
 
-def assert_nothing_leaks(service: Service, before: set[int]) -> None:
+def assert_nothing_leaks(service: Loaded, before: set[int]) -> None:
     # Not at once: a socket that was reset is no connection any more, until its worker closes it.
     eventually(lambda: sockets(service) == 0 and descriptors(service) == before, f"descriptors as before: {before}")
 
 
-def test_every_request_is_answered_exactly_once(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_every_request_is_answered_exactly_once(service: Loaded) -> None:
     """10,000 requests on 32 connections, one in a hundred slow: connections wander, nothing is lost or said twice."""
-    service.start("-n", "3", "-m", "3")
-    before = up(3)
+    before = service.members(3)
     with Load(
         service.address, 32, lambda n: f"/sleep/0.03/{n}" if n % 100 == 0 else f"/n/{n}", requests=10_000
     ) as load:
@@ -38,14 +37,14 @@ def test_every_request_is_answered_exactly_once(service: Service, up: Callable[[
     print(result, f"{len(result.moved)} connections moved")
     assert (result.sent, result.answered, result.wrong, result.lost) == (10_000, 10_000, [], [])
     assert result.reconnected == 0
-    assert len(result.moved) >= 8, "hardly a connection was handed over"
+    if service.pool == "prefork":  # in a host another thread takes the loop over, with all its connections
+        assert len(result.moved) >= 8, "hardly a connection was handed over"
     assert_nothing_leaks(service, before)
 
 
-def test_a_killed_worker_loses_one_request_per_connection(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_a_killed_worker_loses_one_request_per_connection(service: Loaded) -> None:
     service.expect_errors = True  # the server says that a worker was killed
-    service.start("-n", "4", "-m", "4")
-    up(4)
+    service.members(4)
     victim = service.workers[0]
     killed: list[float] = []
 
@@ -65,13 +64,12 @@ def test_a_killed_worker_loses_one_request_per_connection(service: Service, up: 
     assert {connection for connection, _ in result.lost} <= held
     assert len(result.lost) == len({connection for connection, _ in result.lost}), "more than one on a connection"
     assert result.left == {b"%d" % victim}, "only the victim's connections have ended"
-    service.wait_workers(4)
+    service.wait_members(4)
 
 
-def test_a_worker_that_retires_alone_hands_over_what_it_has(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_a_worker_that_retires_alone_hands_over_what_it_has(service: Loaded) -> None:
     """No idle connection is dropped, and the worker does not wait for them."""
-    service.start("-n", "2", "-m", "2", "--keep-alive", "60")
-    up(2)
+    service.members(2, "--keep-alive", "60")
     victim = service.workers[0]
     with Load(service.address, 100, requests=1000) as load:
         load.run()
@@ -80,7 +78,7 @@ def test_a_worker_that_retires_alone_hands_over_what_it_has(service: Service, up
         os.kill(victim, signal.SIGTERM)
         eventually(lambda: victim not in service.workers, "the worker has left")
         assert time.monotonic() - began < 5  # and not 60
-        service.wait_workers(2)
+        service.wait_members(2)
         load.requests += 1000
         result = load.run()
     print(result)
@@ -88,9 +86,9 @@ def test_a_worker_that_retires_alone_hands_over_what_it_has(service: Service, up
     assert result.reconnected <= 20, "connections were closed that could have been handed over"
 
 
-def test_the_header_timeout_travels_along(service: Service) -> None:
+def test_the_header_timeout_travels_along(service: Loaded) -> None:
     """A connection that is handed over does not begin its --header-timeout anew: it would never end."""
-    service.start("-n", "3", "-m", "3", "--header-timeout", "2")
+    service.members(3, "--header-timeout", "2")
     with service.wire() as wire:
         began = time.monotonic()
         wire.send("GET / HTTP/1.1\r\nX: ")
@@ -103,16 +101,16 @@ def test_the_header_timeout_travels_along(service: Service) -> None:
                 os.kill(held[0], signal.SIGTERM)
                 eventually(lambda gone=held[0]: gone not in service.workers, "it has left")
                 moves += 1
-            pid = service.wait_workers(3)
+            pid = service.wait_members(3)
         assert moves
         status, took = answer.result()
         assert status == 408
         assert took < 2 + 1.5
 
 
-def test_a_drain_does_not_wait_for_a_client_that_has_read_its_answer(service: Service) -> None:
+def test_a_drain_does_not_wait_for_a_client_that_has_read_its_answer(service: Loaded) -> None:
     """Its connection was in the middle of an answer that promised keep-alive when the drain began."""
-    service.start("-n", "1", "-m", "1", "--drain-timeout", "20")
+    service.members(1, "--drain-timeout", "20")
     with service.wire() as wire:
         wire.send("GET /big HTTP/1.1\r\nHost: test\r\n\r\n")
         assert wire.socket.recv(100).startswith(b"HTTP/1.1 200")
@@ -127,11 +125,11 @@ def test_a_drain_does_not_wait_for_a_client_that_has_read_its_answer(service: Se
 
 
 @pytest.mark.parametrize("kind", ["asleep", "burning"])
-def test_request_timeout_saves_the_other_connections(service: Service, kind: str) -> None:
+def test_request_timeout_saves_the_other_connections(service: Loaded, kind: str) -> None:
     """The worker is ended; what it has parked goes on elsewhere, what it runs gets a 503."""
     service.expect_errors = True
-    service.start("-n", "2", "-m", "2", "--request-timeout", "1")
-    service.wait_workers(2)
+    service.members(2, "--request-timeout", "1")
+    service.wait_members(2)
     with Load(service.address, 64, requests=640) as load, service.wire() as wire:
         load.run()
         slow = Background(lambda: wire.get(f"/told/{kind}/30"))
@@ -145,22 +143,21 @@ def test_request_timeout_saves_the_other_connections(service: Service, kind: str
     assert result.reconnected == 0
 
 
-def test_a_full_process_takes_nothing_over(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_a_full_process_takes_nothing_over(prefork: Loaded) -> None:
     """A sibling without a free descriptor must leave a connection in the pair: the kernel would drop it."""
-    service.start("-n", "2", "-m", "2")
-    up(2)
-    one, other = service.wire(), service.wire()
+    prefork.members(2)
+    one, other = prefork.wire(), prefork.wire()
     while (pid := other.get("/pid").json()["worker"]) == one.get("/pid").json()["worker"]:
         other.close()
-        other = service.wire()
-    with Load(service.address, 16, requests=160) as load:
+        other = prefork.wire()
+    with Load(prefork.address, 16, requests=160) as load:
         load.run()
         other.get("/full")
         slow = Background(lambda: one.get("/told/asleep/2"))
-        service.events.wait("slow")
+        prefork.events.wait("slow")
         load.requests += 160
         running = Background(load.run)
-        said = service.log.wait_for(r"worker\[(\d+)\] cannot take over a connection: Too many open files")
+        said = prefork.log.wait_for(r"worker\[(\d+)\] cannot take over a connection: Too many open files")
         assert int(said[1]) == pid
         assert other.get("/pid").json()["worker"] == pid
         other.get("/enough")
@@ -173,10 +170,9 @@ def test_a_full_process_takes_nothing_over(service: Service, up: Callable[[int],
     assert result.answered == 320
 
 
-def test_stopped_for_a_while(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_stopped_for_a_while(service: Loaded) -> None:
     """SIGSTOP and SIGCONT: a worker that is not scheduled keeps nobody else from being served."""
-    service.start("-n", "3", "-m", "3")
-    up(3)
+    service.members(3)
     victim = service.workers[0]
     os.kill(victim, signal.SIGSTOP)
     try:
@@ -194,10 +190,9 @@ def test_stopped_for_a_while(service: Service, up: Callable[[int], set[int]]) ->
     assert (result.wrong, result.lost, result.reconnected) == ([], [], 0)
 
 
-def test_vanished_while_they_are_handed_over(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_vanished_while_they_are_handed_over(service: Loaded) -> None:
     """Clients that leave at the worst moment: nothing leaks."""
-    service.start("-n", "2", "-m", "2")
-    before = up(2)
+    before = service.members(2)
     for _ in range(3):
         held = list(opened(service.address, 40))
         with service.wire() as wire:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import Background, Service, Wire, eventually
+from harness import Background, Wire, eventually
+from loaded import Loaded
 
-FLAGS = ("-n", "2", "-m", "2", "--header-timeout", "1", "--body-timeout", "1", "--max-body", "1000000")
+FLAGS = ("--header-timeout", "1", "--body-timeout", "1", "--max-body", "1000000")
 POST = b"POST /size HTTP/1.1\r\nHost: a\r\n"
 
 
@@ -92,10 +93,9 @@ HOSTILE: dict[str, tuple[Callable[[Wire], None], str]] = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_one_line_and_no_worker(service: Service, case: str) -> None:
+def test_one_line_and_no_worker(service: Loaded, case: str) -> None:
     act, line = HOSTILE[case]
-    service.start(*FLAGS)
-    workers = sorted(service.wait_workers(2))
+    workers = sorted(service.slots(2, *FLAGS))
     before = service.log.mark()
     wires = [service.wire() for _ in range(3)]  # more than there are workers
     took = []
@@ -109,7 +109,7 @@ def test_one_line_and_no_worker(service: Service, case: str) -> None:
     for one in acting:
         one.result()
     for peer in peers:
-        service.log.wait_for(rf"worker\[\d+\] 127.0.0.1:{peer} {line}", after=before)
+        service.log.wait_for(rf"(worker|host)\[\d+\] 127.0.0.1:{peer} {line}", after=before)
     for wire in wires:
         with contextlib.suppress(OSError):
             wire.close()
@@ -120,9 +120,9 @@ def test_one_line_and_no_worker(service: Service, case: str) -> None:
     assert not [one for one in lines if re.search(r"forged|\x1b|\0", one)]
 
 
-def test_a_flood_is_summed_up(service: Service) -> None:
+def test_a_flood_is_summed_up(service: Loaded) -> None:
     """A hundred bad requests make a few lines and a number."""
-    service.start("-n", "1", "-m", "1")
+    service.members(1)
     before = service.log.mark()
     for _ in range(100):
         with service.wire() as wire:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
-from harness import Background, Service, Wire
+from harness import Background, Wire
+from loaded import Loaded
 
 
-def assert_alive(service: Service, workers: list[int]) -> None:
+def assert_alive(service: Loaded, workers: list[int]) -> None:
     """Nobody has died of it, and everybody is served."""
     with service.wire() as wire:
         assert wire.get("/").body == b"hello"
@@ -29,9 +29,8 @@ def assert_alive(service: Service, workers: list[int]) -> None:
     ],
     ids=["streamed answers", "chunked bodies", "bodies", "plain"],
 )
-def test_a_thousand_in_one_piece(service: Service, request_: bytes, body: bytes) -> None:
-    service.start("-n", "2", "-m", "2")
-    workers = service.wait_workers(2)
+def test_a_thousand_in_one_piece(service: Loaded, request_: bytes, body: bytes) -> None:
+    workers = service.slots(2)
     with service.wire() as wire:
         wire.send(request_ * 1000)
         for _ in range(1000):
@@ -41,9 +40,9 @@ def test_a_thousand_in_one_piece(service: Service, request_: bytes, body: bytes)
     assert_alive(service, workers)
 
 
-def test_pipelines_leave_turns_for_others(service: Service) -> None:
+def test_pipelines_leave_turns_for_others(service: Loaded) -> None:
     """Three hundred handlers of 5 ms each, on one connection of the only worker: nobody waits for all of them."""
-    service.start("-n", "1", "-m", "1")
+    service.members(1)
     with service.wire() as wire, service.wire() as other:
         assert other.get("/").body == b"hello"
         wire.send(b"GET /sleep/0.005/1 HTTP/1.1\r\nHost: a\r\n\r\n" * 300)
@@ -58,7 +57,7 @@ def test_pipelines_leave_turns_for_others(service: Service) -> None:
             assert wire.answer().status == 200
 
 
-def neighbours(service: Service) -> tuple[Wire, Wire]:
+def neighbours(service: Loaded) -> tuple[Wire, Wire]:
     """Two connections to the same worker."""
     first = service.wire()
     home = first.get("/pid").json()["worker"]
@@ -68,15 +67,15 @@ def neighbours(service: Service) -> tuple[Wire, Wire]:
             return first, second
 
 
-def test_what_follows_a_large_answer_is_served_elsewhere(service: Service) -> None:
+def test_what_follows_a_large_answer_is_served_elsewhere(prefork: Loaded) -> None:
     """A client still reads its answer while its worker sleeps: the sentry sends the rest, and hands the request that
     was sent meanwhile to the idle sibling."""
-    service.start("-n", "2", "-m", "2")
-    reader, sleeper = neighbours(service)
+    prefork.members(2)
+    reader, sleeper = neighbours(prefork)
     reader.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\nGET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
     assert reader.socket.recv(100).startswith(b"HTTP/1.1 200")
     asleep = Background(lambda: sleeper.get("/told/asleep/3"))
-    service.events.wait("slow")
+    prefork.events.wait("slow")
     rest = 0
     while b"HTTP/1.1 200" not in (data := reader.socket.recv(262144)):
         assert data
@@ -89,11 +88,11 @@ def test_what_follows_a_large_answer_is_served_elsewhere(service: Service) -> No
     sleeper.close()
 
 
-def test_a_pipeline_survives_that_its_worker_is_replaced(service: Service, up: Callable[[int], set[int]]) -> None:
-    """The worker leaves in the middle of it, with requests in its hands: a sibling goes on with them."""
-    service.start("-n", "3", "-m", "3")
-    up(3)
-    with service.wire() as wire:
+def test_a_pipeline_survives_that_its_worker_is_replaced(prefork: Loaded) -> None:
+    """The worker leaves in the middle of it, with requests in its hands: a sibling goes on with them.
+    (A host that leaves says so in the answer that a thread is at: «Connection: close».)"""
+    prefork.members(3)
+    with prefork.wire() as wire:
         wire.send(b"".join(b"GET /sleep/0.005/%d HTTP/1.1\r\nHost: a\r\n\r\n" % n for n in range(100)))
         first = wire.answer()
         os.kill(int(first.body.split()[1]), signal.SIGTERM)
@@ -102,10 +101,9 @@ def test_a_pipeline_survives_that_its_worker_is_replaced(service: Service, up: C
     assert len({answer.body.split()[1] for answer in answers}) == 2, "two workers have answered"
 
 
-def test_a_bad_chunk_after_expect(service: Service) -> None:
+def test_a_bad_chunk_after_expect(service: Loaded) -> None:
     """The body's first bytes come with the head, and they are wrong."""
-    service.start("-n", "2", "-m", "2")
-    workers = service.wait_workers(2)
+    workers = service.slots(2)
     with service.wire() as wire:
         wire.send(b"POST /size HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\nxx\r\n")
         assert wire.answer().status == 400

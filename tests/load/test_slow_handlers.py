@@ -3,19 +3,17 @@ others. ci/load/slow_handlers.py measures the design's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from client import Load
-from harness import Background, Service
+from harness import Background
+from loaded import Loaded
 
 BOUND = 0.5  # seconds; the design says 0.05, on a machine that does nothing else
 
 
 @pytest.mark.parametrize("kind", ["asleep", "burning", "surprise"])
-def test_the_others_do_not_wait(service: Service, up: Callable[[int], set[int]], kind: str) -> None:
-    service.start("-n", "4", "-m", "4")
-    up(4)
+def test_the_others_do_not_wait(service: Loaded, kind: str) -> None:
+    service.slots(4)
     with Load(service.address, 63, requests=2000) as load, service.wire() as wire:
         load.run()
         if kind == "surprise":
@@ -32,10 +30,9 @@ def test_the_others_do_not_wait(service: Service, up: Callable[[int], set[int]],
     assert result.percentile(0.99) < BOUND
 
 
-def test_all_slow(service: Service, up: Callable[[int], set[int]]) -> None:
+def test_all_slow(service: Loaded) -> None:
     """Twenty milliseconds each, on eight workers: they share the work, so all of them sleep at the same time."""
-    service.start("-n", "8", "-m", "8")
-    up(8)
+    service.slots(8)
     with Load(service.address, 16, lambda n: f"/sleep/0.02/{n}", requests=800) as load:
         result = load.run()
     print(result)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from baking import bake, copy_template
+from baking import OPTIONS, bake, copy_template
 from harness import PYTHON, Service, free_ports
 
 
@@ -29,14 +30,33 @@ def directories() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module with BOTH_POOLS is run with each pool, but for its tests that are marked as one pool's own: `prefork` is
+    about worker processes, `threaded` its counterpart for threads. All others are run with prefork."""
+    if "source" in metafunc.fixturenames:
+        pools = OPTIONS["pool"] if getattr(metafunc.module, "BOTH_POOLS", False) else ["prefork"]
+        own = [pool for pool in pools if metafunc.definition.get_closest_marker(pool)]
+        metafunc.parametrize("source", own or pools, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def source(directories: Path) -> Path:
-    """The source directory of a project baked with the defaults."""
+def baked(directories: Path) -> Callable[[str], Path]:
     template = copy_template(directories / "template")
-    source = bake(template, directories / "project") / "src"
-    # As installed: each start of a test then costs what a real start costs, not a compilation.
-    subprocess.run([PYTHON, "-m", "compileall", "-q", source], check=True, timeout=120)
-    return source
+
+    @functools.cache
+    def find(pool: str) -> Path:
+        source = bake(template, directories / pool, pool=pool) / "src"
+        # As installed: each start of a test then costs what a real start costs, not a compilation.
+        subprocess.run([PYTHON, "-m", "compileall", "-q", source], check=True, timeout=120)
+        return source
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def source(request: pytest.FixtureRequest, baked: Callable[[str], Path]) -> Path:
+    """The source directory of a project with the defaults but for the pool, baked once."""
+    return baked(request.param)
 
 
 @pytest.fixture

@@ -446,6 +446,10 @@ class Service:
         (self.package / "probe.py").write_text(PROBE)
         self.handlers(HANDLERS)
 
+    @property
+    def pool(self) -> str:
+        return "threaded" if (self.package / "runtime" / "pool_threaded.py").exists() else "prefork"
+
     # files
 
     def handlers(self, text: str) -> None:
@@ -623,7 +627,11 @@ class Service:
         return [worker for server in self.servers for worker in self.children(server)]
 
     def wait_workers(self, count: int, deadline: float = DEADLINE) -> list[int]:
-        """The workers, as soon as there are exactly so many, of one server."""
+        """The processes of so many workers, as soon as they are there: with threads, one host."""
+        return self.wait_members(1 if self.pool == "threaded" else count, deadline)
+
+    def wait_members(self, count: int, deadline: float = DEADLINE) -> list[int]:
+        """The server's children, as soon as there are exactly so many, of one server."""
 
         def probe() -> list[int] | None:
             servers, workers = self.servers, self.workers

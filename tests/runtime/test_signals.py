@@ -12,6 +12,8 @@ from signal import Signals
 import pytest
 from harness import HANDLERS, Background, Log, Service, eventually
 
+BOTH_POOLS = True
+
 INIT = 'tell("init", uid=os.geteuid())'
 WORKER_INIT = 'tell("worker_init")'
 
@@ -32,8 +34,8 @@ def in_flight(service: Service) -> Background:
 
 
 def draining(service: Service) -> None:
-    """Until the word has reached the workers: the idle ones leave."""
-    eventually(lambda: len(service.workers) == 1, "idle workers leave")
+    """Until the word has reached the workers: the idle ones leave, and nobody listens."""
+    eventually(lambda: len(service.workers) == 1 and service.refuses(), "idle workers leave")
 
 
 # -- TERM, INT, QUIT, USR2 -----------------------------------------------------------------------------
@@ -379,6 +381,7 @@ def test_usr1_ends_the_workers_now(service: Service) -> None:
 # -- TTIN, TTOU ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.prefork
 def test_ttin_and_ttou_change_the_floor(service: Service) -> None:
     service.start("-n", "2", "-m", "4")
     service.wait_workers(2)
@@ -389,6 +392,21 @@ def test_ttin_and_ttou_change_the_floor(service: Service) -> None:
     assert service.get("/").status_code == 200
 
 
+@pytest.mark.threaded
+def test_ttin_and_ttou_change_how_many_threads_are_idle(service: Service) -> None:
+    service.start("-n", "2", "-m", "8")
+    service.events.wait("worker_init", 2)
+    for floor in (3, 4, 5, 6):
+        service.signal(signal.SIGTTIN)
+        service.log.wait_for(f"idle floor is now {floor}")
+    service.events.wait("worker_init", 6)
+    mark = service.log.mark()
+    service.signal(signal.SIGTTOU)
+    service.log.wait_for("idle floor is now 5", after=mark)
+    assert service.get("/").status_code == 200
+
+
+@pytest.mark.prefork
 def test_ttin_stays_below_the_ceiling(service: Service) -> None:
     service.start("-n", "2", "-m", "2")
     mark = service.log.mark()
@@ -407,6 +425,7 @@ def test_ttou_leaves_one(service: Service) -> None:
     assert len(service.wait_workers(1)) == 1
 
 
+@pytest.mark.prefork
 def test_ttin_and_ttou_are_ignored_at_a_terminal(service: Service) -> None:
     """There they are the terminal's own, and mean something else."""
     ours, theirs = pty.openpty()
@@ -442,6 +461,7 @@ IGNORED = [
 ]
 
 
+@pytest.mark.prefork
 @pytest.mark.parametrize("number", IGNORED, ids=lambda number: number.name)
 def test_ignored_by_the_supervisor(service: Service, number: Signals) -> None:
     service.start("-n", "1", "-m", "2")

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from harness import HANDLERS, Answer, Background, Service, Wire, eventually
 
+BOTH_POOLS = True
+
 MANY = 30
 POST = "POST /echo HTTP/1.1\r\nHost: test\r\n"
 

@@ -1,0 +1,31 @@
+"""A service of either pool under load."""
+
+from __future__ import annotations
+
+from harness import Service, eventually
+
+
+class Loaded(Service):
+    """A service with one of the pools, and the words for what the two have in common: a member is a process with a
+    loop of its own, a worker or a host; a slot is what runs one handler at a time, a worker or a thread."""
+
+    def slots(self, number: int, *flags: str) -> list[int]:
+        """Start so many, threads in one host; the pids of the members."""
+        if self.pool == "prefork":
+            self.members(number, *flags)
+        else:
+            self.start("-n", f"{number}", "-m", f"{number}", *flags)
+        return self.workers
+
+    def members(self, number: int, *flags: str) -> set[int]:
+        """Start so many processes, with one slot each, and wait until all are up: the service is ready as soon as one
+        is. When they are, and hold no connection, they have the same number of descriptors; returns it."""
+        hosts = ("--processes", f"{number}") if self.pool == "threaded" else ()
+        self.start("-n", f"{number}", "-m", f"{number}", *hosts, *flags)
+        self.wait_members(number)
+
+        def same() -> set[int] | None:
+            counts = [self.descriptors(pid) for pid in self.workers]
+            return set(counts) if len(counts) == number and len(set(counts)) == 1 and counts[0] > 10 else None
+
+        return eventually(same, "as many descriptors in each member") or set()
