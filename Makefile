@@ -71,6 +71,7 @@ compile := pip compile --quiet --upgrade --universal --python-version 3.11 --no-
 
 soak: .venv/installed  ## ten thousand connections, a million, and 200 stops under load; takes half an hour
 	$(bin)/python ci/load/ten_thousand.py
+	$(bin)/python ci/load/burst.py --plot docs/images/burst.svg
 	$(bin)/python ci/load/soak.py
 
 clean:  ## remove what the other targets made

@@ -100,12 +100,17 @@ class Service:
             time.sleep(0.01)
         return found
 
+    def children(self, pid: int) -> list[int]:
+        found: list[int] = []
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            found += map(int, children.read_text().split())
+        return found
+
     def pids(self) -> list[int]:
         """All processes of the service."""
         found = [self.process.pid]
         for pid in found:
-            for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                found += map(int, children.read_text().split())
+            found += self.children(pid)
         return found
 
     def measure(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""Ten thousand connections at once: each held by a thread of its own, or parked, and bursts from nothing to --max.
+"""Ten thousand connections at once: each held by a thread of its own, or parked.
 
-    ten_thousand.py [held|parked|burst ...] [--connections N] [--python PATH]
+    ten_thousand.py [held|parked ...] [--connections N] [--python PATH]
 
 Prints figures, judges them by the promises, and fails if one is broken.
 """
@@ -9,7 +9,6 @@ import argparse
 import json
 import select
 import socket
-import statistics
 import sys
 import time
 from collections.abc import Iterator
@@ -140,49 +139,8 @@ def parked(count: int, python: str) -> bool:
     return good
 
 
-def burst(count: int, python: str) -> bool:
-    """From nothing to --max connections at once: how long until the first answers, and how many workers when?"""
-    good = True
-    most = min(25, count)  # the default of --max
-    for pool in ("prefork", "threaded"):
-        with Service(pool, "stream", ECHO, "-n", "5", "-m", str(most), python=python) as service:
-            calm = service.measure()
-            size = "processes" if pool == "prefork" else "threads"
-            sockets: dict[int, socket.socket] = {}
-            sent = {}
-            for number in range(most):
-                connection = service.connect()
-                connection.sendall(b"%d\n" % number)
-                sockets[connection.fileno()] = connection
-                sent[connection.fileno()] = time.monotonic()
-            expected = {fd: b"%d\n" % number for number, fd in enumerate(sockets)}
-            latencies = [
-                (time.monotonic() - sent[fd]) * 1000 for fd in answers(sockets, expected, time.monotonic() + 30)
-            ]
-            latencies.sort()
-            peak = service.measure()[size]
-            for connection in sockets.values():
-                connection.close()
-            began, line = time.monotonic(), [(0.0, peak)]
-            while line[-1][1] > calm[size] and time.monotonic() - began < 120:
-                time.sleep(0.5)
-                now = service.measure()[size]
-                if now != line[-1][1]:
-                    line.append((round(time.monotonic() - began, 1), now))
-            p95 = latencies[int(len(latencies) * 0.95)]
-            median = statistics.median(latencies)
-            shown = f"median {median:.0f} ms, 95% {p95:.0f} ms, last {latencies[-1]:.0f} ms"
-            print(f"{pool}: {most} at once; first answers: {shown}")
-            print(f"{pool}: {size} from {calm[size]} to {peak}, then after the end of the burst:")
-            for at, now in line:
-                print(f"  {at:6.1f} s {'#' * (now * 60 // peak)} {now}")
-            good &= verdict("95% of the first answers within 100 ms", p95 < 100)
-            good &= verdict("as few workers as before", line[-1][1] <= calm[size])
-    return good
-
-
 def main() -> int:
-    scenarios = {"held": held, "parked": parked, "burst": burst}
+    scenarios = {"held": held, "parked": parked}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenarios", nargs="*", help=f"of {', '.join(scenarios)}; default all")
     parser.add_argument("--connections", type=int, default=10_000)

@@ -41,6 +41,7 @@ def test_waiting_connections_move_to_siblings_that_hold_fewer(service: Loaded) -
     others = sorted(service.workers)[1:]
     for pid in others:
         service.signal(signal.SIGSTOP, pid)
+    service.log.wait_for("was stopped by SIGSTOP", count=len(others))  # until then it may still accept
     with Load(service.address, 8, lambda n: f"/sleep/0.005/{n}", requests=8) as load:
         eventually(lambda: held(service) == [0, 0, 0, 8], "one worker holds all")
         for pid in others:

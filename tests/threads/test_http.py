@@ -420,7 +420,7 @@ def test_several_hosts(make: Make) -> None:
     """-n and -m are totals; both hosts serve."""
     service = make("threaded", "http", HANDLERS)
     service.start("--processes", "2", "-n", "4", "-m", "6")
-    hosts = set(service.wait_workers(2))
+    hosts = set(service.wait_members(2))
     service.events.wait("worker_init", 4)
     clients = [service.wire() for _ in range(20)]
     seen = {wire.get("/pid").json()["worker"] for wire in clients}
