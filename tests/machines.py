@@ -187,8 +187,9 @@ def image_with(
 @contextmanager
 def booted(engine: docker.DockerClient, image: str, command: list[str], **options: Any) -> Iterator[Container]:
     """A container of it, which is removed at the end."""
-    container = engine.containers.run(image, command, detach=True, labels={LABEL: ""}, ports=PORTS, **options)
+    container = engine.containers.create(image, command, labels={LABEL: ""}, ports=PORTS, **options)
     try:
+        container.start()
         yield container
     finally:
         container.remove(force=True, v=True)

@@ -37,6 +37,8 @@ PACKAGE = "hello_server"
 DEADLINE = 20.0  # seconds; how long an event that is sure to come may take on a loaded machine
 LOOPBACK = ("-i", "127.0.0.1", "-p", "0")
 ROOT = os.geteuid() == 0
+# Set by tests/portability: a directory whose sitecustomize.py takes away what only Linux has.
+ELSEWHERE = [os.environ["ELSEWHERE"]] if "ELSEWHERE" in os.environ else []
 NOBODY = 65534
 
 T = TypeVar("T")
@@ -477,7 +479,7 @@ class Service:
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "LANG": "C.UTF-8",
-            "PYTHONPATH": os.fspath(self.source),
+            "PYTHONPATH": os.pathsep.join([os.fspath(self.source), *ELSEWHERE]),
             "TEST_MARK": self.mark,
             "TEST_EVENTS": os.fspath(self.events.path),
             **(extra or {}),

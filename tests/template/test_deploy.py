@@ -192,6 +192,36 @@ def test_manual_page_and_sample_have_every_option(protocol: str, template: Path,
     judge(command, "--check", "--config", full)
 
 
+def manual_block(project: Path, word: str) -> str:
+    """The block of code of the manual that has this word in it."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", (project / "docs/manual.md").read_text(), re.DOTALL | re.MULTILINE)
+    (found,) = [block for block in blocks if word in block]
+    return str(found)
+
+
+def test_the_package_list_of_the_manual(project: Path, tmp_path: Path, tool: Tool) -> None:
+    """The commands, as they stand there."""
+    copy = shutil.copytree(project, tmp_path / "project")
+    commands = manual_block(project, "pkg-plist").replace(
+        "PYTHON=/usr/local/bin/python3.11", f"PYTHON={sys.executable}"
+    )
+    subprocess.run([tool("dash"), "-ec", commands], cwd=copy, check=True, capture_output=True, timeout=60)
+    listed = (copy / "pkg-plist").read_text().splitlines()
+    assert {"bin/hello-server", "@sample etc/hello-server.toml.sample", "etc/rc.d/hello_server"} < set(listed)
+    assert sorted(line.removeprefix("@sample ") for line in listed) == sorted(files(copy / "stage/usr/local"))
+
+
+def test_manual_and_files_for_freebsd_agree(project: Path) -> None:
+    script = (project / "deploy/rc.d/hello_server").read_text()
+    described = set(re.findall(r"^#   (hello_server_\w+) ", script, re.MULTILINE))
+    section = (project / "docs/manual.md").read_text().partition("## On FreeBSD")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `(hello_server_\w+)` ", section, re.MULTILINE))
+    assert described <= listed <= described | {"hello_server_login_class"}  # that one is rc.subr's own
+    assert "`-u nobody -g nobody`" in section and ':="-u nobody -g nobody"}' in script
+    sample = (project / "deploy/rc.d/newsyslog.conf").read_text().splitlines()[-1]
+    assert manual_block(project, "@T00").split() == sample.split()
+
+
 def test_dockerfile_is_right(project: Path) -> None:
     assert judge(BESIDE / "hadolint", project / "Dockerfile") == ""
 
@@ -210,6 +240,8 @@ def test_dockerfile_suits_the_classic_builder(project: Path) -> None:
 def test_shell_scripts_of_ci_are_right() -> None:
     repository = Path(__file__).parents[2]
     assert judge(BESIDE / "shellcheck", repository / ".ci/run", repository / "ci/prepare") == ""
+    stand_ins = [repository / "tests/rcd" / name for name in ("rc.subr", "freebsd/limits", "freebsd/pwait")]
+    assert judge(BESIDE / "shellcheck", "-s", "dash", "-e", "SC2034,SC2086,SC2089,SC2090,SC2154", *stand_ins) == ""
 
 
 def test_every_job_has_a_timeout(project: Path) -> None:
