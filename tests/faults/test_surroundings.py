@@ -82,9 +82,13 @@ def test_an_address_beside_inherited_sockets_is_refused(
     assert re.fullmatch(r"hello-server: --[a-z-]+: .*LISTEN_FDS.*\n", target.log), target.log
 
 
-def test_an_address_of_the_environment_is_ignored_and_named(target: Target, two: list[socket.socket]) -> None:
-    process = activated(target, two, HELLO_SERVER_PORT="1")
-    target.said(r"port from the environment is ignored: .*LISTEN_FDS")
+@pytest.mark.parametrize("source", ["environment", "file"])
+def test_an_address_elsewhere_is_ignored_and_named(target: Target, two: list[socket.socket], source: str) -> None:
+    file = target.directory / "service.toml"
+    file.write_text("port = 1\n")
+    environment = {"HELLO_SERVER_PORT": "1"} if source == "environment" else {"HELLO_SERVER_CONFIG": str(file)}
+    process = activated(target, two, **environment)
+    target.said(rf"port from the {source} is ignored: .*LISTEN_FDS")
     target.said("ready: ")
     process.terminate()
     assert process.wait(20) == 0

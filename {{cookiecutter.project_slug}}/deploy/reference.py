@@ -10,13 +10,15 @@ import signal
 import sys
 import textwrap
 import time
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 
 from {{ cookiecutter.package_name }}.__main__ import SERVICE
 from {{ cookiecutter.package_name }}.runtime import ctl, errors, signals
 from {{ cookiecutter.package_name }}.runtime.config import COMMAND_LINE_ONLY, Option
 
-DESCRIPTION = {{ cookiecutter.description | quoted }}
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # What the actions of the table of signals do, and when which exit status comes.
 ACTIONS = {
     "stop": "graceful stop; a second one, or with --immediate: at once",
@@ -64,7 +66,8 @@ def man(directory: str) -> Iterator[str]:
     name = SERVICE.name
     today = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
     yield f'.TH "{name.upper()}" 8 "{today}" "{name} {SERVICE.version}" "System Manager\\(aqs Manual"'
-    yield f".SH NAME\n{escaped(name)} \\- {escaped(DESCRIPTION)}"
+    description = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["description"]
+    yield f".SH NAME\n{escaped(name)} \\- {escaped(description)}"
     yield f".SH SYNOPSIS\n.B {escaped(name)}\n.RI [ options ]"
     yield f".br\n.B {escaped(name)} ctl\n.I command\n.RI [ options ]"
     yield ".SH DESCRIPTION"
