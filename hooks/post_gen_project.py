@@ -18,6 +18,7 @@ BELONGS = {
     "LICENSE.BSD-2-Clause": {"license": "BSD-2-Clause"},
     "LICENSE.Apache-2.0": {"license": "Apache-2.0"},
     "LICENSE.Proprietary": {"license": "Proprietary"},
+    f"{RUNTIME}/access_http.py": {"protocol": "http"},
     f"{RUNTIME}/bodies.py": {"protocol": "http"},
     f"{PACKAGE}/handlers_http.py": {"protocol": "http"},
     f"{PACKAGE}/handlers_line.py": {"protocol": "line"},

@@ -529,6 +529,7 @@ class Service:
         address: Sequence[str | Path] = LOOPBACK,
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.PIPE,
         unprivileged: bool = False,
         cwd: Path | None = None,
@@ -539,7 +540,7 @@ class Service:
         self.process = subprocess.Popen(
             [*prefix, *self.command("-x", *address, *flags)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=stdout,
             stderr=stderr,
             cwd=cwd or self.directory,
             env=self.environment(env),
@@ -685,7 +686,7 @@ class Service:
         if self.process is not None:
             assert self.wait() == 0, self.log.text
             self.log.wait_closed()
-            assert re.search(r"\bstopped$", self.log.lines[-1]), self.log.text
+            assert re.search(r"\bstopped(\"})?$", self.log.lines[-1]), self.log.text
         self.assert_nothing_left()
 
     def forget(self) -> None:

@@ -387,6 +387,8 @@ def test_syslog_once_detached(service: Service, syslog: tuple[tuple[str, ...], L
     assert service.get("/").status_code == 500
     log.wait_for(rf"^<{DAEMON | ERROR}>.*\b{NAME}\[\d+\]: ")
     log.wait_for("LookupError: said to syslog")
+    for said in ("listening on ", "ready: generation 1 "):  # on the terminal as well
+        log.wait_for(rf"^<{DAEMON | INFO}>.*\b{NAME}\[{service.pid}\]: supervisor\[{service.pid}\] {said}")
     service.signal(signal.SIGTERM)
     log.wait_for(rf"^<{DAEMON | INFO}>.*\b{NAME}\[{service.pid}\]: .*\bstopped$")
     service.wait_nothing_runs()

@@ -46,6 +46,7 @@ COMMON = {
     "deploy/systemd/hello-server.socket",
     "deploy/systemd/low-port.conf",
     "deploy/systemd/socket-activated.conf",
+    "docs/log.schema.json",
     "docs/manual.md",
     "pyproject.toml",
     "requirements-dev.in",
@@ -69,6 +70,7 @@ CHOSEN = {"github": {".github/workflows/ci.yml"}, "gitlab": {".gitlab-ci.yml"}, 
 ALL = ("http", "line", "stream"), ("prefork", "threaded")
 RAW = ("line", "stream"), ALL[1]
 ONLY = {
+    "runtime/access_http.py": (("http",), ALL[1]),
     "runtime/bodies.py": (("http",), ALL[1]),
     "runtime/connection.py": (("http",), ALL[1]),
     "runtime/engine_prefork_http.py": (("http",), ("prefork",)),

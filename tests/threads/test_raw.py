@@ -199,7 +199,7 @@ def test_handler_that_fails(stream: Service, error: str) -> None:
     before = stream.workers
     assert say(stream, "echo first", f"fails {error}") == b"first\nbefore\n"
     stream.log.wait_for(r"ERROR .*serving 127\.0\.0\.1:\d+ failed")
-    stream.log.wait_for(rf"^{error}: on purpose")
+    stream.log.wait_for(rf"^ +{error}: on purpose")
     assert say(stream, "echo next") == b"next\n"
     assert set(before) <= set(stream.workers)
 
@@ -454,7 +454,7 @@ def test_each_line_is_answered(lines: Service) -> None:
 def test_line_that_fails_does_not_take_earlier_answers_along(lines: Service) -> None:
     lines.expect_errors = True
     assert say(lines, "abc", "def", "fail", "ghi") == b"cba\nfed\n"
-    lines.log.wait_for("^ValueError: on purpose")
+    lines.log.wait_for("^ +ValueError: on purpose")
     assert say(lines, "next") == b"txen\n"
 
 

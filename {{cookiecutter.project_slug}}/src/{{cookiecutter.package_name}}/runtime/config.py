@@ -181,6 +181,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("restart-max", "", "N", 0, count(0), GENERATION, "crashes in all before giving up; 0 = never"),
     Option("log-level", "", "LEVEL", "info", choice("debug", "info", "warning", "error"), GENERATION,
            "least severe message that is logged"),
+    Option("log-format", "", "FORMAT", "text", choice("text", "json"), START,
+           "text for people, json (a line per record) for machines"),
+    Option("access-log", "", "FORMAT", "off", choice("off", "combined", "json"), GENERATION,
+           "a line per request (line, stream: per connection) on stdout"),
+    Option("request-id", "", "WHOSE", "asked", choice("asked", "always"), GENERATION,
+           "requests that get X-Request-ID and traceparent: those that brought or used one, or all", only="http"),
+    Option("log-file", "", "PATTERN", "", path, START,
+           "file for all lines, written by a process of its own; a strftime pattern, such as /var/log/app-%Y%m%d.log"),
+    Option("log-prefix", "", "PATTERN", "", text, START, "what that file has before each line; a strftime pattern"),
+    Option("log-keep", "", "N", 0, count(0), START, "newest files of that pattern that are kept; 0 = all"),
     Option("log-facility", "", "NAME", "daemon",
            choice("daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"),
            START, "syslog facility, once detached"),
@@ -281,6 +291,12 @@ class Config:
     fast_max: int
     restart_max: int
     log_level: str
+    log_format: str
+    access_log: str
+    request_id: str
+    log_file: str
+    log_prefix: str
+    log_keep: int
     log_facility: str
     name: str
     check: bool
@@ -411,6 +427,7 @@ def settle(service: Service, config: Config) -> None:
     if "/" in name or name.startswith("."):
         raise StartError(f"--name: needs a file name without a slash, not {name!r}", USAGE)
     settle_addresses(config)
+    settle_log(config)
     if config.source["max"] == "default":
         config.max = max(config.max, config.idle)
     elif config.source["idle"] == "default":
@@ -455,6 +472,17 @@ def settle_addresses(config: Config) -> None:
         host = f"[{config.interface}]" if ":" in config.interface else config.interface
         config.bind = (f"{host}:{config.port}",)
         config.listen_unix = ""
+
+
+def settle_log(config: Config) -> None:
+    """--log-prefix and --log-keep are about the file of --log-file; a prefix would make JSON something else."""
+    for key in ("log_prefix", "log_keep"):
+        if getattr(config, key) and not config.log_file:
+            status = USAGE if config.source[key] == "flag" else CONFIG
+            raise StartError(f"--{key.replace('_', '-')} needs --log-file: it is about that file", status)
+    if config.log_prefix and config.log_format == "json":
+        status = USAGE if "flag" in (config.source["log_prefix"], config.source["log_format"]) else CONFIG
+        raise StartError("--log-prefix excludes --log-format json, whose lines have the time: give one of them", status)
 
 
 def usage(service: Service) -> str:

@@ -25,6 +25,7 @@ from .http import BODILESS, DisconnectedError, HTTPError, Request, Response, err
 from .http1 import CHUNKED, Chunked, Head, ProtocolError, parse_head
 from .logs import log
 from .routes import METHODS, Found, Handler, Route
+from .trace import Trace, runs_handlers
 from .worker import Worker, WorkerFailed
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Connection:
     __slots__ = (
         "began", "buffer", "close_after", "deadline", "decoder", "fd", "head", "last", "left", "loop", "mask", "moved",
         "need", "out", "peer", "queued", "served", "sock", "source", "state", "seen",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, loop: "Loop", sock: socket.socket, peer: Any, buffer: bytes = b"", served: int = 0) -> None:
@@ -74,6 +76,7 @@ class Connection:
         self.close_after = False
         self.last = False  # the client has said that it sends nothing more, and all it sent has been read
         self.mask = 0
+        self.trace: Trace | None = None  # of the request that was handled last, if it has one
         self.deadline = loop.now + loop.header_timeout
 
     # ---- the client sent something, or is ready to take something ------------------------------------------
@@ -215,6 +218,8 @@ class Connection:
         this request, so any thread may run it."""
         route, params = found or NO_ROUTE
         request = Request(head, body, source, self.peer, worker, params)
+        if self.loop.traced(head._block):
+            request._trace = Trace(head)
         try:
             handler = route.handlers.get(head.method) or route.find(head.method)
             if handler is None:
@@ -234,6 +239,16 @@ class Connection:
             return error_page(500, "", head.get("accept", ""))
         except BaseException:  # such as asyncio's CancelledError
             return self.failed(head)
+        finally:
+            self.trace = request._trace
+
+    def identified(self, result: Any, trace: Trace) -> Response:
+        """The answer, with the ids of its request in it."""
+        response = Response.of(result)
+        ids = (("X-Request-ID", trace.request_id), ("traceparent", trace.traceparent))
+        given = {name.lower() for name, _ in response.headers}
+        more = [one for one in ids if one[0].lower() not in given]
+        return Response(response.body, response.status, [*response.headers, *more], response.content_type)
 
     def unusual(self, request: Request) -> Handler | Response:
         """What the best route of a path does not handle."""
@@ -266,6 +281,8 @@ class Connection:
         if result is None:
             self.close()
             return
+        if self.trace is not None:
+            result = self.identified(result, self.trace)
         if not head.keep_alive:
             self.close_after = self.last = True
         elif loop.draining or not loop.keep_alive:
@@ -443,6 +460,7 @@ class Connection:
     def refuse(self, status: int, detail: str, head: Head | None = None) -> None:
         """Answer what is no valid request, and close: nothing after it on this connection is trusted."""
         self.loop.count_error()
+        self.trace = None
         self.note("refused: %d, %s", status, detail)
         response = error_page(status, detail, head.get("accept", "") if head is not None else "")
         body = response.body
@@ -514,9 +532,16 @@ class Connection:
             self.loop.forget(self)
             self.sock.close()
 
+    def given_up(self) -> None:
+        """--request-timeout: somebody else answers, with 503. (The access log notes it.)"""
+
     def note(self, text: str, *values: object) -> None:
         """A line in the log about this client. Nothing that the client has sent may be in it."""
         self.loop.note("%s " + text, self.shown_peer(), *values)
 
     def shown_peer(self) -> str:
         return f"{self.peer[0]}:{self.peer[1]}" if isinstance(self.peer, tuple) else "a local client"
+
+
+runs_handlers(Connection.handle, "request")
+runs_handlers(Connection.make_piece, "self")

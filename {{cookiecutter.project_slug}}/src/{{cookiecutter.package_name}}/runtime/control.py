@@ -161,6 +161,8 @@ class Control:
                 "worker_crashes": figures.crashes,
                 "generations": supervisor.count,
                 "failed_reloads": supervisor.failed_reloads,
+                "log_lines_dropped": supervisor.dropped(),
+                "logger_restarts": supervisor.relay.logger.restarts if supervisor.relay.logger is not None else 0,
             },
             "latency": {
                 "bounds_seconds": BOUNDS,
@@ -224,6 +226,10 @@ class Control:
                    words[scoreboard.ERRORS]),
             family("counter", "service_received_bytes_total", "Bytes received (http).", words[scoreboard.RECEIVED]),
             family("counter", "service_sent_bytes_total", "Bytes sent (http).", words[scoreboard.SENT]),
+            family("counter", "service_log_lines_dropped_total", "Lines of the log that nobody took in time.",
+                   supervisor.dropped()),
+            family("counter", "service_logger_restarts_total", "Logger processes (--log-file) that died.",
+                   supervisor.relay.logger.restarts if supervisor.relay.logger is not None else 0),
             metrics.histogram(
                 "service_request_duration_seconds", "Time from a request's arrival to its answer.",
                 figures.histogram(), words[scoreboard.MICROSECONDS] / 1e6,

@@ -124,6 +124,7 @@ class StandIn(Sentry):
                 if not isinstance(item, Connection):
                     continue
                 if item.state == HANDLING:
+                    item.given_up()
                     try:
                         item.sock.send(head_of(response, loop.clock, len(data), b"Connection: close\r\n", False) + data)
                         item.sock.shutdown(1)
@@ -136,6 +137,7 @@ class StandIn(Sentry):
             end = time.monotonic() + SAVING
             while (waiting := [item for item in waiting if not loop.hand_over(item)]) and time.monotonic() < end:
                 time.sleep(CROWDED)  # the pair is full
+            loop.flush_log()
             os._exit(TIMED_OUT)
 
 

@@ -265,6 +265,7 @@ class Promoter(Sentry):
         for connection in late:
             if connection.fd in loop.in_threads:  # else it has returned after all
                 loop.hung.add(connection)
+                connection.given_up()
                 try:
                     if connection.source is None:  # of a streamed response the head is out already
                         connection.sock.send(data)

@@ -8,6 +8,7 @@ from typing import IO, Any, Protocol
 
 from .http1 import Head
 from .routes import Router, unescape
+from .trace import Trace
 
 __all__ = ["DisconnectedError", "HTTPError", "Request", "Response", "Router"]
 
@@ -82,7 +83,7 @@ class Request:
     """One request. `method`, `params`, `peer` and `worker` are plain attributes; the rest is made
     when asked for."""
 
-    __slots__ = ("_body", "_headers", "_query", "_source", "head", "method", "params", "peer", "worker")
+    __slots__ = ("_body", "_headers", "_query", "_source", "_trace", "head", "method", "params", "peer", "worker")
 
     def __init__(
         self, head: Head, body: bytes | None, source: BodySource | None, peer: Any, worker: Any,
@@ -97,6 +98,25 @@ class Request:
         self._source = source
         self._headers: Headers | None = None
         self._query: dict[str, str] | None = None
+        self._trace: Trace | None = None
+
+    @property
+    def trace(self) -> Trace:
+        """The ids of this request: the client's, if it sent valid ones, else made now. They are in the answer, and on
+        every line that the handler logs."""
+        if self._trace is None:
+            self._trace = Trace(self.head)
+        return self._trace
+
+    @property
+    def id(self) -> str:
+        """The request id (X-Request-ID)."""
+        return self.trace.request_id
+
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context to send to whoever the handler asks."""
+        return self.trace.traceparent
 
     @property
     def target(self) -> str:

@@ -6,12 +6,13 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import logs
+from . import logger, logs
 from .config import Config, Service, load, refuse_windows, usage
 from .daemon import Identity, close_inherited, detach, enter, raise_limit
-from .errors import OK, StartError
+from .errors import OK, SOFTWARE, StartError
 from .listeners import activated
-from .logs import log
+from .logs import channel, log
+from .relay import Relay, style_of
 from .server import load_handlers
 from .supervisor import Supervisor, use_activated
 
@@ -32,7 +33,7 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
             return check(service, config)
         return serve(service, config, arguments)
     except StartError as error:
-        logs.put(2, f"{service.name}: {error.message}\n".encode("utf-8", "backslashreplace"))
+        logs.last_words(service.name, error.message)
         return error.status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -40,7 +41,7 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
 
 def check(service: Service, config: Config) -> int:
     """--check: everything that can be known without binding an address or running init()."""
-    logs.setup("check", config.log_level, False)
+    logs.setup("check", config)
     Identity(config.user, config.group)
     enter(config)
     load_handlers(service)
@@ -53,39 +54,33 @@ def check(service: Service, config: Config) -> int:
 def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     """Start the supervisor, detached unless -x."""
     faulthandler.enable()
-    logs.setup("supervisor", config.log_level, False)
+    channel.style = style_of(config)
+    logs.setup("supervisor", config)
     inherited = activated(os.environ)
     use_activated(config, inherited)
     raise_limit()
     close_inherited([int(one[3:]) for one in (*config.bind, config.admin) if one.startswith("fd:")])
-    if config.foreground:
-        for warning in config.warnings:
-            log.warning(warning)
-        return Supervisor(service, config, arguments, None, None, inherited).run()
-    ready = detach(config.start_timeout, config.name)
-    syslog = logs.Syslog(config.name, config.log_facility)
-
-    def deliver(level: int, text: str) -> None:
-        if ready.writer >= 0:
-            ready.say(text)
-        else:
-            syslog(level, text)
-
-    relay = logs.Relay(deliver)
-    relay.attach()
-    logs.setup("supervisor", config.log_level, True)
-    status = 1
+    if config.log_file:
+        logger.check(config)
+    ready = None if config.foreground else detach(config.start_timeout, config.name)
+    relay = Relay(config, ready)
+    relay.begin()
+    status = SOFTWARE
     try:
         for warning in config.warnings:
             log.warning(warning)
         status = Supervisor(service, config, arguments, ready, relay, inherited).run()
     except StartError as error:
+        if ready is None:
+            raise  # after the relay's end: the last line is on stderr
         status = error.status
-        relay.read()
-        ready.say(f"{config.name}: {error.message}")
+        logs.last_words(config.name, error.message)
     except BaseException:
         log.critical("the supervisor failed", exc_info=True)
-        relay.read()
+        if ready is None:
+            raise
     finally:
-        ready.verdict(status)
+        relay.close()
+        if ready is not None:
+            ready.verdict(status)
     return status

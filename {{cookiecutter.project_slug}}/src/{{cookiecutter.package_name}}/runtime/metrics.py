@@ -16,7 +16,7 @@ from .scoreboard import BUCKETS, CRASHES, OWN, OWN_MOST, TEXT, Scoreboard
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED = ("service_", "process_")  # what the service itself measures
 COUNTED = (scoreboard.ERRORS, scoreboard.ACCEPTED, scoreboard.HANDED, scoreboard.RECEIVED, scoreboard.SENT,
-           scoreboard.MICROSECONDS)  # fmt: skip
+           scoreboard.MICROSECONDS, scoreboard.DROPPED)  # fmt: skip
 FIRST, LAST = 6, 26  # of the bounds shown: 2^6 µs (64 µs) to 2^26 µs (67 s); what is finer or coarser is joined
 BOUNDS = tuple(2**bits / 1e6 for bits in range(FIRST, LAST + 1))
 
@@ -120,6 +120,7 @@ class Figures:
         """Add a living generation. What its server has set as gauges counts if it is the current one."""
         for word in COUNTED:
             self.words[word] += board.total(word)
+        self.words[scoreboard.DROPPED] += board.words[scoreboard.DROPPED]  # the server's own
         self.crashes += board.words[CRASHES]
         self.latency = [a + b for a, b in zip(self.latency, board.latency(), strict=True)]
         for number, one in enumerate(declared(board)):

@@ -27,6 +27,7 @@ from .listeners import Listener, peer_of
 from .logs import log
 from .routes import Router
 from .scoreboard import ACCEPTED, BUCKETS, CONNECTIONS, ERRORS, HANDED, LOAD, NOBODY, Scoreboard
+from .trace import SENT
 from .worker import Worker
 
 READ, WRITE = select.POLLIN, select.POLLOUT
@@ -138,7 +139,7 @@ class Acceptor:
         loop.plenty()
         sock.setblocking(False)
         loop.words[loop.base + ACCEPTED] += 1
-        connection = Connection(loop, sock, peer_of(peer))
+        connection = loop.connect(loop, sock, peer_of(peer))
         loop.admit(connection)
         if serve:
             connection.ready(READ)  # a request is often there already; if not, it costs a microsecond
@@ -192,7 +193,7 @@ class Receiver:
             sock.close()
             return True
         served, deadline, unfinished = HANDED_HEAD.unpack_from(data)
-        connection = Connection(loop, sock, peer, data[HANDED_HEAD.size :], served)
+        connection = loop.connect(loop, sock, peer, data[HANDED_HEAD.size :], served)
         connection.deadline = deadline
         loop.admit(connection)
         loop.watch(connection, READ)
@@ -227,6 +228,15 @@ class Loop:
         self.body_timeout = config.body_timeout or FOREVER
         self.keep_alive = config.keep_alive
         self.clock = Clock(config.name)
+        # By the field lines of a head: is its request to have ids even if nobody asks for them?
+        self.traced: Callable[[bytes], object] = SENT if config.request_id == "asked" else bool
+        self.connect: type[Connection] = Connection
+        self.flush_log: Callable[[], None] = lambda: None  # of the access log
+        if config.access_log != "off":
+            from .access_http import AccessLog, Logged  # only who wants it pays for it
+
+            self.access = AccessLog(config.access_log)
+            self.connect, self.flush_log = Logged, self.access.flush
         self.mux = multiplexer()
         self.table: dict[int, Pollable] = {}
         self.count = 0  # connections held
@@ -364,6 +374,7 @@ class Loop:
                 self.resume()
             if now >= self.next_sweep:
                 self.sweep()
+        self.flush_log()
 
     def be_fair(self, events: list[tuple[int, int]]) -> None:
         """Handlers are slow. Whoever was served longest ago comes first: in epoll's own order, one of three clients has
@@ -385,6 +396,7 @@ class Loop:
             return max(0.0, self.resting - self.now)
         if self.count or self.draining:
             return max(0.0, self.next_sweep - self.now)
+        self.flush_log()
         return None
 
     def sweep(self) -> None:
@@ -392,6 +404,7 @@ class Loop:
         exact timers would cost more on every request."""
         now = self.now
         self.next_sweep = now + SWEEP
+        self.flush_log()
         if self.retiring:
             self.next_sweep = now + PARTING
             self.let_go()

@@ -46,7 +46,8 @@ def run(context: Context, slot: int) -> int:
     words[base + scoreboard.PID] = os.getpid()
     wakeup = signals.Wakeup(signals.MEMBER)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    logs.setup("worker", context.config.log_level, not context.config.foreground)
+    logs.setup("worker", context.config)
+    logs.channel.count_in(words, base + scoreboard.DROPPED)
     faulthandler.enable()
     worker = Worker(slot)
     try:

@@ -57,7 +57,8 @@ def run(context: Context, slot: int) -> int:
     context.board.words[context.board.mine + scoreboard.PID] = os.getpid()
     wakeup = signals.Wakeup(signals.MEMBER)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    logs.setup("host", config.log_level, not config.foreground)
+    logs.setup("host", config)
+    logs.channel.count_in(context.board.words, context.board.mine + scoreboard.DROPPED)
     faulthandler.enable(all_threads=True)
     threading.stack_size(context.stack_size)
     hosts = config.processes

@@ -2,15 +2,18 @@
 
 import errno
 import faulthandler
+import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from . import scoreboard
+from .access import address_of, date
 from .config import Config
 from .listeners import Listener, peer_of
-from .logs import log
+from .logs import ACCESS, COMPACT, INFO, channel, log, stamp
 from .server import Context
 from .stream import Stream
 from .worker import Worker, WorkerFailed
@@ -76,7 +79,10 @@ def opened(taken: Taken, config: Config, worker: Worker) -> Stream:
     """The stream of a connection."""
     sock, peer = taken
     sock.settimeout(config.idle_timeout or None)
-    return Stream(sock, peer, worker)
+    stream = Stream(sock, peer, worker)
+    if config.access_log != "off":
+        stream.note = partial(note, config.access_log)
+    return stream
 
 
 def serve(stream: Stream, service: Callable[[Stream], None], worker: Worker) -> bool:
@@ -102,6 +108,8 @@ def serve(stream: Stream, service: Callable[[Stream], None], worker: Worker) -> 
     finally:
         if not good:
             send_rest(stream)
+        if stream.note is not None:
+            stream.note(stream, good)
         stream.closed = True
         stream.socket.close()
     return good
@@ -136,3 +144,18 @@ def expire(streams: list[Stream], limit: float, ending: str) -> None:
             stream.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             continue
+
+
+def note(form: str, stream: Stream, good: bool) -> None:
+    """For the access log: a connection has ended. Any thread may say so."""
+    now, address = time.time(), address_of(stream.peer)
+    if form == "combined":
+        line = f'{address} - - {date(int(now))} "-" {"-" if good else 500} {stream.sent} "-" "-"\n'
+    else:
+        fields = {
+            "time": stamp(now), "level": "info", "logger": "access", "role": channel.role, "pid": channel.pid,
+            "client": address, "failed": not good, "received": stream.received,
+            "sent": stream.sent, "seconds": round(time.monotonic() - stream.born, 6),
+        }  # fmt: skip
+        line = json.dumps(fields, separators=COMPACT) + "\n"
+    channel.send(ACCESS, INFO, line.encode())

@@ -22,6 +22,7 @@ WORDS = 120
 LATENCY, BUCKETS = 17, 33
 # Then the user's counters and gauges, as doubles: exact for whole numbers up to 2^53.
 OWN, OWN_MOST = 50, 64
+DROPPED = 114  # lines of the log that nobody took; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
 TEXT = 16384  # bytes
 ROW = 2  # words: the thread's number in the system, and when its current request began as in SINCE

@@ -215,7 +215,8 @@ class ServerProcess:
 
     def set_up(self) -> None:
         self.wakeup = signals.Wakeup(signals.MEMBER)
-        logs.setup("server", self.config.log_level, not self.config.foreground)
+        logs.setup("server", self.config)
+        logs.channel.count_in(self.board.words, scoreboard.DROPPED)
         faulthandler.enable()
         enter(self.config)
         self.service.pool.prepare()
@@ -516,6 +517,8 @@ class ServerProcess:
 
 def flush() -> None:
     """What os._exit would lose."""
+    for lines in logs.printed:
+        lines.finish()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -4,6 +4,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -28,7 +29,8 @@ class Stream:
     until `flush`, a read, or 64 KiB. A client that has left raises ConnectionError, a silent one TimeoutError."""
 
     __slots__ = (
-        "_ended", "_input", "_output", "_size", "_waiting", "closed", "error", "peer", "since", "socket", "worker",
+        "_ended", "_input", "_output", "_size", "_waiting", "born", "closed", "error", "note", "peer", "received",
+        "sent", "since", "socket", "worker",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Any, worker: Any) -> None:
@@ -37,7 +39,10 @@ class Stream:
         self.worker = worker  # the object that worker_init got
         self.closed = False
         self.error: OSError | None = None  # what the connection itself raised last, not something else in a handler
+        self.received = self.sent = 0  # bytes
+        self.note: Callable[[Stream, bool], None] | None = None  # for the access log: it has ended, and how
         self.since = time.monotonic()  # since when the handler runs without asking for the client; 0 = it waits for it
+        self.born = self.since
         self._input = b""
         self._output: list[bytes] = []
         self._waiting = 0
@@ -91,6 +96,7 @@ class Stream:
         finally:
             self.since = time.monotonic()
         self._ended = not data
+        self.received += len(data)
         self._size = min(PIECE, 2 * self._size) if len(data) == self._size else max(FIRST, len(data))
         return data
 
@@ -165,7 +171,9 @@ class Stream:
         self.since = 0.0
         try:
             while data:  # not sendall: its time limit is for all, not for silence
-                data = data[self.socket.send(data) :]
+                sent = self.socket.send(data)
+                self.sent += sent
+                data = data[sent:]
         except OSError as error:
             self.error = error
             raise

@@ -25,6 +25,7 @@ from .listeners import Listener
 from .logs import log
 from .metrics import Figures
 from .notify import Notify
+from .relay import Relay
 from .scoreboard import Scoreboard
 from .server import LAST_WORDS, ServerProcess, flush
 from .throttle import Throttle
@@ -45,7 +46,7 @@ class Supervisor:
 
     def __init__(
         self, service: Service, config: Config, arguments: Sequence[str], ready: ReadyPipe | None,
-        relay: logs.Relay | None, activated: Mapping[str, str],
+        relay: Relay, activated: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.service = service
         self.config = config
@@ -98,8 +99,7 @@ class Supervisor:
             self.control = Control(self)
             self.wakeup = signals.Wakeup(signals.SUPERVISOR)
             self.watch(self.wakeup.fileno(), self.on_signal)
-            if self.relay is not None:
-                self.watch(self.relay.reader, self.relay.read)
+            self.relay.join(self.selector)
             try:
                 self.start_generation(config, self.listeners, identity)
             except OSError as error:
@@ -114,10 +114,7 @@ class Supervisor:
     def run_again(self) -> None:
         """`ctl restart`: this process becomes a new supervisor, by the same command in the same directory."""
         os.chdir(self.directory)
-        if not self.config.foreground:
-            null = os.open(os.devnull, os.O_RDWR)  # nobody reads the relay any more
-            os.dup2(null, 1)
-            os.dup2(null, 2)
+        self.relay.close()
         os.execve(sys.executable, sys.orig_argv, os.environ)
 
     def bind(self, config: Config, identity: Identity) -> list[Listener]:
@@ -173,7 +170,7 @@ class Supervisor:
     def shed(self, listeners: list[Listener], channel: socket.socket, lives: int) -> None:
         """In the new server: close what belongs to the supervisor alone."""
         keep = {listener.socket.fileno() for listener in listeners}
-        watched = {key.fd for key in self.selector.get_map().values()}
+        watched = {key.fd for key in self.selector.get_map().values()} - {one.descriptor for one in self.relay.outlets}
         for fd in watched - keep - {self.wakeup.fileno()}:
             os.close(fd)
         self.selector.close()
@@ -197,6 +194,7 @@ class Supervisor:
         if self.ready_pipe is not None:
             self.ready_pipe.close()
         self.notify.close()
+        self.relay.shed(watched)
 
     # ---- the loop ------------------------------------------------------------------------------------------------
 
@@ -204,7 +202,7 @@ class Supervisor:
         """Until everything has stopped."""
         while self.generations or not self.stopping:
             now = time.monotonic()
-            due = min(now + TICK, self.restart_due, self.drain_due, self.notify.due,
+            due = min(now + TICK, self.restart_due, self.drain_due, self.notify.due, self.relay.due,
                       *(g.deadline for g in self.generations))  # fmt: skip
             for key, _ in self.selector.select(max(0.0, due - now)):
                 key.data()
@@ -222,6 +220,7 @@ class Supervisor:
             self.drain_due = float("inf")
             self.begin_drain()
         self.check_beat(now)
+        self.relay.check(now, self.dropped())
         if self.control is not None:
             self.control.expire(now)
         if self.code is not None and not self.stopping and (names := self.code.changed()):
@@ -324,6 +323,8 @@ class Supervisor:
             for generation in list(self.generations):
                 if generation.pid == pid:
                     self.on_server_end(generation, status)
+            if self.relay.logger is not None and self.relay.logger.pid == pid:
+                self.relay.logger.ended(status)
 
     # ---- what a server reports -----------------------------------------------------------------------------------
 
@@ -387,8 +388,10 @@ class Supervisor:
         self.was_ready = True
         self.trouble = ""
         self.notify.send("READY=1", f"STATUS=serving, generation {generation.number}")
+        self.relay.flush()
+        if self.relay.logger is not None:
+            self.relay.logger.take_over()
         if self.ready_pipe is not None:
-            self.flush_relay()
             self.ready_pipe.verdict(OK)
             self.ready_pipe = None
         tell(generation.watchers, True, f"generation {generation.number} serves")
@@ -460,17 +463,18 @@ class Supervisor:
 
     def say(self, reason: str) -> None:
         """The one line, for people: on the terminal while there is one, else in the log."""
-        if self.ready_pipe is not None:
-            self.flush_relay()
-            self.ready_pipe.say(f"{self.config.name}: {reason}")
-        elif self.config.foreground:
-            logs.put(2, f"{self.config.name}: {reason}\n".encode())
+        self.relay.flush()
+        if self.ready_pipe is not None or self.config.foreground:
+            logs.last_words(self.config.name, reason)
         else:
             log.critical(reason)
 
-    def flush_relay(self) -> None:
-        if self.relay is not None:
-            self.relay.read()
+    def dropped(self) -> int:
+        """Lines of the log that nobody took in time: those of ended generations, of this process, and of the others."""
+        word = scoreboard.DROPPED
+        boards = [generation.board for generation in self.generations]
+        own = self.figures.words[word] + logs.channel.words[logs.channel.index]
+        return own + sum(board.total(word) + board.words[word] for board in boards)
 
     def on_last_gone(self, generation: Generation) -> None:
         """End-of-file of the pipe whose write ends all processes of a generation hold."""
@@ -623,10 +627,10 @@ class Supervisor:
             listener.remove()
         if self.pidfile is not None:
             self.pidfile.remove()
-        self.flush_relay()
+        self.relay.flush()
         if self.stopping and self.status == OK:
             log.info("stopped")
-            self.flush_relay()
+            self.relay.flush()
 
 
 def keep_start_scope(old: Config, new: Config) -> None:
