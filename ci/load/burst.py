@@ -150,7 +150,7 @@ def plot(lines: dict[tuple[str, int], Line], path: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--most", type=int, nargs="+", default=[25, 100], help="of --max; the service's default is 25")
+    parser.add_argument("--most", type=int, nargs="+", default=[25], help="of --max; 25 is the service's default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", default="/usr/bin/python3", help="that runs the service")
     parser.add_argument("--plot", help="the file to draw it in")
