@@ -318,6 +318,31 @@ def test_the_manager_is_told_of_every_state(target: Target) -> None:
     path.unlink()
 
 
+def test_a_busy_manager_hears_of_readiness_later(target: Target) -> None:
+    """Its queue is full while the service gets ready: READY=1 waits, in the right order."""
+    path = target.directory / "notify"
+    manager = Manager(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others:
+        others.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                others.sendto(b"STATUS=another service", str(path))
+    with target.log_path.open("wb") as log:
+        target.process = subprocess.Popen(
+            [PYTHON, "-m", PACKAGE, "-x", "-i", "127.0.0.1", "-p", "0"], stdout=log, stderr=log, cwd=target.directory,
+            env={**target.environment, "NOTIFY_SOCKET": str(path)}, start_new_session=True,
+        )  # fmt: skip
+    target.said("ready: generation 1")
+    target.send("supervisor", signal.SIGHUP)
+    target.said("ready: generation 2")
+    manager.wait("READY=1")
+    manager.wait("RELOADING=1")
+    manager.wait("READY=1")
+    assert target.stop() == 0
+    manager.socket.close()
+    path.unlink()
+
+
 def test_the_manager_listens_on_an_abstract_socket(target: Target) -> None:
     """NOTIFY_SOCKET=@name stands for a name that begins with a zero byte (sd_notify(3))."""
     name = f"servertemplate-{os.getpid()}"

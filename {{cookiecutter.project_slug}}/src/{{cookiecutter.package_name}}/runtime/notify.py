@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 EXTENSION = 10  # seconds that each EXTEND_TIMEOUT_USEC asks for; it is repeated every second
+UNSENT = 100  # messages kept for a manager that does not read; more are lost
 
 
 class Notify:
@@ -27,6 +28,7 @@ class Notify:
         self.extended = 0.0
         self.looked = 0.0
         self.status = ""  # as last sent
+        self.unsent: list[bytes] = []
 
     def beat(self, now: float, waiting: bool, status: Callable[[], str]) -> None:
         """The caller's loop runs. While it starts, reloads or drains (`waiting`), which has limits of its own, it asks
@@ -34,6 +36,7 @@ class Notify:
         status` shows: asked for once a second, and sent when it has changed."""
         if self.socket is None:
             return
+        self.flush()
         if now >= self.due:
             self.due = now + self.watchdog
             self.send("WATCHDOG=1")
@@ -47,13 +50,22 @@ class Notify:
                 self.send(f"STATUS={text}")
 
     def send(self, *lines: str) -> None:
-        """Send assignments such as READY=1. A manager that does not read loses them; the service goes on."""
-        if self.socket is None:
-            return
-        try:
-            self.socket.sendto("\n".join(lines).encode(), self.address)
-        except OSError:  # gone, full or refused: there is nobody to tell
-            return
+        """Send assignments such as READY=1, now or in one of the next turns of the loop: the manager's queue may be
+        full (net.unix.max_dgram_qlen) while it is busy, and a READY=1 that is lost would fail the start."""
+        if self.socket is not None and len(self.unsent) < UNSENT:
+            self.unsent.append("\n".join(lines).encode())
+            self.flush()
+
+    def flush(self) -> None:
+        while self.socket is not None and self.unsent:
+            try:
+                self.socket.sendto(self.unsent[0], self.address)
+            except BlockingIOError:
+                return
+            except OSError:  # gone or refused: there is nobody to tell
+                self.unsent.clear()
+                return
+            del self.unsent[0]
 
     def reloading(self) -> None:
         """RELOADING=1 with the time that Type=notify-reload wants (systemd.service(5))."""
