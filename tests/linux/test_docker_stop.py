@@ -6,7 +6,6 @@ does: once a connection is made the kernel has queued it for the service, and wh
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
@@ -39,12 +38,6 @@ def some_work(request: Request) -> str:
     time.sleep(random.random() * 0.05)
     return "done"
 """
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    with contextlib.closing(docker.from_env()) as client:
-        yield client
 
 
 @pytest.fixture(params=["prefork", "threaded"])

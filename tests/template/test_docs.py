@@ -112,6 +112,16 @@ def test_stop_times_fit_together(project: Path) -> None:
     assert int(re.findall(r"TimeoutStartSec=(\d+)", unit)[0]) > 30  # the default of --start-timeout
 
 
+def test_image_facts_name_the_peers_as_pinned() -> None:
+    text = (REPOSITORY / TREE / "README.md").read_text()
+    table = re.findall(r"<!-- begin image facts: .*? -->\n(.*?)\n<!-- end image facts -->", text, re.DOTALL)[0]
+    pins = dict(line.split("==") for line in (REPOSITORY / "ci/bench/peers.txt").read_text().split() if "==" in line)
+    names = table.splitlines()[0].strip("| ").split(" | ")
+    assert names == ["this service", f"gunicorn {pins['gunicorn']}", f"uvicorn {pins['uvicorn']}"]
+    for row in table.splitlines()[2:]:
+        assert all(float(cell.split()[0]) > 0 for cell in row.strip("| ").split(" | ")[1:])
+
+
 def test_default_python_is_the_same_everywhere(project: Path) -> None:
     version = OPTIONS["python_version"][0]
     image = f"python:{version}-slim"
