@@ -4,8 +4,8 @@ generated project's README.
     image_facts.py [--rounds N] [--print]
 
 Needs a Docker engine on this machine, the image python:3.13-slim (`ci/base_image.py 3.13`), and root, who may read the
-memory of processes. The peers are pinned in ci/bench/peers.txt. Rounds are interleaved; the table has the fastest one of each,
-because all that disturbs makes them slower.
+memory of processes. The peers are pinned in ci/bench/peers.txt. Rounds are interleaved; the table has the fastest start
+of each, because all that disturbs makes them slower.
 """
 
 import argparse
