@@ -9,6 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,20 @@ def connected() -> Iterator[docker.DockerClient]:
         client.ping()
     except DockerException as error:
         pytest.fail(f"these tests need a Docker engine, and none answers: {error}", pytrace=False)
+    for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+        if abandoned(container.attrs):
+            container.remove(force=True, v=True)
+    for image in client.images.list(filters={"label": LABEL}):
+        if abandoned(image.attrs):
+            client.images.remove(str(image.id), force=True)
     yield client
     client.close()
+
+
+def abandoned(attributes: dict[str, Any]) -> bool:
+    """Left by a run that was killed: none takes an hour."""
+    created = datetime.fromisoformat(attributes["Created"][:19]).replace(tzinfo=UTC)
+    return datetime.now(UTC) - created > timedelta(hours=1)
 
 
 @contextmanager
