@@ -83,6 +83,19 @@ def test_a_start_that_fails_says_so(machine: Systemd) -> None:
     machine.logged("LookupError: deliberate")
 
 
+def test_a_crash_is_tried_again_and_later_each_time(machine: Systemd) -> None:
+    machine.handlers(BROKEN)
+    assert machine.try_("systemctl", "start", SERVICE).status == 1
+    if machine.version < 254:
+        machine.eventually("given up", lambda: machine.show("ActiveState") == "failed")
+        assert machine.show("NRestarts") == "10"
+        return
+    machine.eventually("tried again", lambda: int(machine.show("NRestarts")) >= 2)
+    assert float(machine.show("RestartUSecNext").removesuffix("s")) > 1.5  # 1 s at first, then twice that, and so on
+    machine.handlers(HANDLERS)
+    machine.eventually("it serves", machine.serves)
+
+
 def test_a_wrong_option_is_not_tried_again(machine: Systemd) -> None:
     machine.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_MAX=many\n")
     assert machine.try_("systemctl", "start", SERVICE).status == 1

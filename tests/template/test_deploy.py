@@ -52,6 +52,7 @@ def test_units_are_right(version: str, install: Install, tool: Tool) -> None:
     mine = judge(tool("systemd-analyze"), "--version").split()[1]
     units = install(INIT="systemd", SYSTEMD=version) / "lib/systemd/system"
     old = int(version) < 253
+    assert ("\nRestartSteps=" in (units / "hello-server.service").read_text()) != old
     assert ("\nType=notify-reload\n" in (units / "hello-server.service").read_text()) != old
     assert sorted(path.parent.name for path in units.glob("*/before-253.conf")) == [
         f"hello-server{kind}.service.d" for kind in ("", "@") if old
