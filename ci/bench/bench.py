@@ -199,8 +199,7 @@ class Stage:
 
     def environment(self, name: str) -> dict[str, str]:
         """Ours run from a baked project, the peers beside their application."""
-        kind, pool, *rest = name.split("-")
-        which = f"{kind}-{pool}" + ("-uncounted" if rest == ["uncounted"] else "")
+        which = name if name in self.projects else "-".join(name.split("-")[:2])
         path = self.projects[which] / "src" if which in self.projects else SERVERS
         return {**os.environ, "PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": ""}
 
