@@ -156,7 +156,7 @@ class Stage:
                 "error",
             ]
             if rest and rest[0] in ("text", "json"):
-                flags += ["--access-log", "--log-format", rest[0]]
+                flags += ["--access-log", "combined" if rest[0] == "text" else "json"]
                 flags[flags.index("error")] = "info"
             if kind == "line":
                 flags += ["-n", workers, "-m", "64" if pool == "threaded" else workers]

@@ -218,8 +218,9 @@ class Connection:
         this request, so any thread may run it."""
         route, params = found or NO_ROUTE
         request = Request(head, body, source, self.peer, worker, params)
-        if self.loop.traced(head._block):
-            request._trace = Trace(head)
+        sent = self.loop.traced(head._block)
+        if sent:
+            request._trace = Trace(sent)
         try:
             handler = route.handlers.get(head.method) or route.find(head.method)
             if handler is None:
@@ -245,9 +246,8 @@ class Connection:
     def identified(self, result: Any, trace: Trace) -> Response:
         """The answer, with the ids of its request in it."""
         response = Response.of(result)
-        ids = (("X-Request-ID", trace.request_id), ("traceparent", trace.traceparent))
         given = {name.lower() for name, _ in response.headers}
-        more = [one for one in ids if one[0].lower() not in given]
+        more = [one for one in trace.fields() if one[0].lower() not in given]
         return Response(response.body, response.status, [*response.headers, *more], response.content_type)
 
     def unusual(self, request: Request) -> Handler | Response:
@@ -281,8 +281,6 @@ class Connection:
         if result is None:
             self.close()
             return
-        if self.trace is not None:
-            result = self.identified(result, self.trace)
         if not head.keep_alive:
             self.close_after = self.last = True
         elif loop.draining or not loop.keep_alive:
@@ -295,11 +293,16 @@ class Connection:
                 source.expect = False  # too late for a 100
                 self.close_after = True  # the rest of the body is unread: nothing after it could be understood
                 self.last = False
-        if type(result) is bytes and not self.close_after and head.minor and head.method != "HEAD":
-            size = len(result)
-            data = (loop.clock.heads.get(size) or loop.clock.head_of_bytes(size)) + result
+        trace = self.trace
+        if type(result) is bytes and (head.minor or self.close_after) and head.method != "HEAD":
+            key = ~len(result) if self.close_after else len(result)
+            start = loop.clock.heads.get(key) or loop.clock.head_of_bytes(key)
+            if trace is not None:
+                ids = "".join([f"{name}: {value}\r\n" for name, value in trace.fields()])
+                start = b"%b%b\r\n" % (start[:-2], ids.encode())
+            data = start + result
         else:
-            response = Response.of(result)
+            response = Response.of(result) if trace is None else self.identified(result, trace)
             try:
                 data = self.compose(head, response)
             except Exception:  # an invalid field, or a body that is none

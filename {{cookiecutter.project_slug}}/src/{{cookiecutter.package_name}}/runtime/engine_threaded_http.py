@@ -99,15 +99,16 @@ class ThreadedLoop(Loop):
             self.threads.submit(self.job(connection, head, body, source, found))
             return
         self.inline = connection, found
-        started = leader.since = time.monotonic()
+        started = leader.since = self.moment
         result = connection.handle(head, body, source, found, leader.worker)
         leader.since = 0.0
+        self.moment = now = time.monotonic()
         # This order, and the opposite one in the sentry, make sure that one of the two sees the other (Dekker).
         if self.shared:
             with self.baton:  # a promotion is being decided
                 pass
         if found is not None:
-            measure_inline(found[0], time.monotonic() - started)
+            measure_inline(found[0], now - started)
         if self.leader is not leader:
             self.give_back(lambda: self.go_on(connection, head, result, source))
             raise Demoted

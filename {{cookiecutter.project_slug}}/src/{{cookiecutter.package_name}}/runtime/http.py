@@ -105,7 +105,7 @@ class Request:
         """The ids of this request: the client's, if it sent valid ones, else made now. They are in the answer, and on
         every line that the handler logs."""
         if self._trace is None:
-            self._trace = Trace(self.head)
+            self._trace = Trace([])
         return self._trace
 
     @property
@@ -256,7 +256,7 @@ class Response:
 
 class Clock:
     """The beginning of responses, made once per second: status line, Server and Date (RFC 9110 6.6.1). And the whole
-    heads of the plainest ones, by the size of their bodies."""
+    heads of the plainest ones, by the size of their bodies (see `head_of_bytes`)."""
 
     DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
     MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -279,12 +279,13 @@ class Clock:
         self.common = f"Server: {self.server}\r\nDate: {date}\r\n".encode("latin-1")
         self.heads.clear()
 
-    def head_of_bytes(self, size: int) -> bytes:
-        """The head of so many bytes from a handler that returned nothing else."""
+    def head_of_bytes(self, key: int) -> bytes:
+        """The head of so many bytes from a handler that returned nothing else; of ~bytes when the connection closes."""
         if len(self.heads) == 256:
             self.heads.clear()
-        head = b"HTTP/1.1 200 OK\r\n%bContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n"
-        self.heads[size] = whole = head % (self.common, size)
+        head = b"HTTP/1.1 200 OK\r\n%bContent-Type: application/octet-stream\r\nContent-Length: %d\r\n%b\r\n"
+        size, connection = (key, b"") if key >= 0 else (~key, b"Connection: close\r\n")
+        self.heads[key] = whole = head % (self.common, size, connection)
         return whole
 
 

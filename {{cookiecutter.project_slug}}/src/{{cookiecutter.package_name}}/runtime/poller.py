@@ -27,7 +27,7 @@ from .listeners import Listener, peer_of
 from .logs import log
 from .routes import Router
 from .scoreboard import ACCEPTED, BUCKETS, CONNECTIONS, ERRORS, HANDED, LOAD, NOBODY, Scoreboard
-from .trace import SENT
+from .trace import Sent, always, asked
 from .worker import Worker
 
 READ, WRITE = select.POLLIN, select.POLLOUT
@@ -229,7 +229,7 @@ class Loop:
         self.keep_alive = config.keep_alive
         self.clock = Clock(config.name)
         # By the field lines of a head: is its request to have ids even if nobody asks for them?
-        self.traced: Callable[[bytes], object] = SENT if config.request_id == "asked" else bool
+        self.traced: Callable[[bytes], Sent] = asked if config.request_id == "asked" else always
         self.connect: type[Connection] = Connection
         self.flush_log: Callable[[], None] = lambda: None  # of the access log
         if config.access_log != "off":
