@@ -60,7 +60,7 @@ def test_each_option_has_its_file(baked: Path, request: pytest.FixtureRequest) -
 
 
 def test_yaml_is_tidy(baked: Path) -> None:
-    files = [*ci_files(baked), baked / "compose.yaml"]
+    files = [*ci_files(baked), baked / "compose.yaml", *baked.glob("deploy/**/*.yaml")]
     assert judge(BESIDE / "yamllint", "--strict", "--config-data", YAMLLINT, *files) == ""
 
 

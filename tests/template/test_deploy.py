@@ -16,6 +16,7 @@ from baking import OPTIONS, bake, files
 
 Tool = Callable[[str], str]
 BESIDE = Path(sys.executable).parent  # programs that pip has installed
+SCRIPTS = ("deploy/install", "deploy/swarm/remove", "deploy/swarm/wait")
 
 
 def judge(*command: str | Path) -> str:
@@ -74,11 +75,11 @@ def test_unit_exposes_little(drop_in: str, most: int, install: Install, tool: To
 def test_script_is_right(project: Path) -> None:
     script = project / "deploy/rc.d/hello_server"
     assert judge(BESIDE / "shellcheck", "-s", "sh", "-e", "SC1091,SC2034", script) == ""
-    assert judge(BESIDE / "shellcheck", project / "deploy/install") == ""
+    assert judge(BESIDE / "shellcheck", *(project / name for name in SCRIPTS)) == ""
 
 
 def test_script_parses(project: Path, tool: Tool) -> None:
-    for script in ("deploy/rc.d/hello_server", "deploy/install"):
+    for script in ("deploy/rc.d/hello_server", *SCRIPTS):
         assert judge(tool("dash"), "-n", project / script) == ""
 
 
