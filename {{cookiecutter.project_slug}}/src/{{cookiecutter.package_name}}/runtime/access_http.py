@@ -1,7 +1,7 @@
 """The access log of http: a line per request, in the Combined Log Format or as JSON.
 
 Lines are collected per worker and leave together: when a frame is full, four times a second, when the worker goes idle,
-and when it ends. So a worker that is killed loses one batch at most. Without the option nothing of this is loaded.
+and when it ends. So a worker that is killed loses one batch at most.
 """
 
 import re

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import pair, scoreboard
+from .access_http import AccessLog, Logged
 from .bodies import Body, Stream
 from .config import Config
 from .connection import BODY, CLOSED, GREETING, HANDLING, HEAD, LINGER, SENDING, Connection
@@ -233,8 +234,6 @@ class Loop:
         self.connect: type[Connection] = Connection
         self.flush_log: Callable[[], None] = lambda: None  # of the access log
         if config.access_log != "off":
-            from .access_http import AccessLog, Logged  # only who wants it pays for it
-
             self.access = AccessLog(config.access_log)
             self.connect, self.flush_log = Logged, self.access.flush
         self.mux = multiplexer()
