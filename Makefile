@@ -11,7 +11,7 @@ ruff := --config pyproject.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz clients lint format \
-	lock soak clean
+	lock soak log-load clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ soak: .venv/installed  ## ten thousand connections, a million, and 200 stops und
 	$(bin)/python ci/load/ten_thousand.py
 	$(bin)/python ci/load/burst.py --plot docs/images/burst.svg
 	$(bin)/python ci/load/soak.py
+
+log-load: .venv/installed  ## 100,000 requests are 100,000 lines of the log, in all forms; takes some minutes
+	$(bin)/python ci/load/logs.py
 
 clean:  ## remove what the other targets made
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build

@@ -218,9 +218,11 @@ def test_nobody_reads(make: Make, pool: str) -> None:
             assert answer.status_code == 200
             said += 1
         assert said < 2000, "4 MiB and more than a pipe and the service hold"
-    lost = dropped()
     service.read_log(Log(os.fdopen(reader, "rb")))
-    service.log.wait_for(rf"WARNING supervisor\[\d+\] {lost} lines of the log were dropped")
+    service.log.wait_for(r"WARNING supervisor\[\d+\] \d+ lines of the log were dropped")
+    service.client.get(f"http://127.0.0.1:{port}/say/that%20was%20all")
+    service.log.wait_for("heard that was all")
+    lost = dropped()
     service.signal(signal.SIGTERM)
     assert service.wait() == 0
     service.log.wait_closed()

@@ -82,6 +82,7 @@ COMMON = {
     "tests/integration/test_image.py",
     "tests/integration/test_service.py",
     "tests/unit/test_cgroups.py",
+    "tests/unit/test_logs.py",
     "tests/unit/test_handlers.py",
     "tests/unit/test_http1.py",
     "tests/unit/test_sizing.py",

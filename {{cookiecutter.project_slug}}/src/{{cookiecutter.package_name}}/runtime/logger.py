@@ -33,6 +33,8 @@ WORDS = 8
 AREA = 2**22  # bytes: more than the pipe holds, so that one read takes whole frames; and what was left over
 RETRY = 0.5  # seconds until the next attempt to write
 LOOK = 1.0  # seconds between looks at whether the file is still there
+MUCH = 2**12  # bytes after which the pipe is left alone for PAUSE seconds
+PAUSE = 0.01
 PARTING = 2.0  # seconds that the last lines may take
 SHORT = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M"}
 DIGITS = {"Y": 4, "G": 4, "j": 3, "u": 1, "w": 1, **dict.fromkeys("mdHIMSyUWVg", 2)}
@@ -120,6 +122,8 @@ class Logger:
                 if not size:
                     break
                 self.work(left + size)
+                if size > MUCH:
+                    time.sleep(PAUSE)  # where much comes, more comes at once
             status = 0
         except BaseException:
             log.critical("the logger failed", exc_info=True)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import pair, scoreboard
-from .access_http import AccessLog, Logged
+from .access_http import AccessLog, Combined, Json
 from .bodies import Body, Stream
 from .config import Config
 from .connection import BODY, CLOSED, GREETING, HANDLING, HEAD, LINGER, SENDING, Connection
@@ -234,8 +234,8 @@ class Loop:
         self.connect: type[Connection] = Connection
         self.flush_log: Callable[[], None] = lambda: None  # of the access log
         if config.access_log != "off":
-            self.access = AccessLog(config.access_log)
-            self.connect, self.flush_log = Logged, self.access.flush
+            self.access = AccessLog()
+            self.connect, self.flush_log = Json if config.access_log == "json" else Combined, self.access.flush
         self.mux = multiplexer()
         self.table: dict[int, Pollable] = {}
         self.count = 0  # connections held

@@ -20,7 +20,7 @@ from collections import deque
 from . import logs
 from .config import Config
 from .daemon import ReadyPipe
-from .logger import Keeper, extent
+from .logger import MUCH, Keeper, extent
 from .logs import ACCESS, ERR, GOES_ON, HEADER, MORE, OUT, RECORD, channel, log
 
 FACILITY = {"user": 1, "daemon": 3, **{f"local{n}": 16 + n for n in range(8)}}
@@ -28,8 +28,9 @@ CAPACITY = 2**20  # bytes wanted in the pipe; systems give less
 SET_CAPACITY = getattr(fcntl, "F_SETPIPE_SZ", None)
 HELD = 2**20  # bytes that wait for a slow reader, or for the logger process, before lines are dropped
 UNFINISHED = 2**19  # bytes of records that are not complete
-ONCE = 2**18  # bytes read before others get their turn
-PIECE = 2**16  # bytes asked for in one read
+PAUSE = 0.05  # seconds for which a pipe of CAPACITY is left alone after a read of MUCH
+ONCE = 2**20  # bytes read before others get their turn
+PIECE = 2**18  # bytes asked for in one read
 QUIET = 10.0  # seconds between two lines about dropped ones
 PARTING = 1.0  # seconds for the last lines
 DATAGRAM = 8192  # bytes of a message to syslog; daemons cut off what is longer
@@ -210,6 +211,8 @@ class Relay:
         self.syslog = None if config.foreground else Syslog(config.name, config.log_facility)
         self.outlets: tuple[Outlet, ...] = ()
         self.strays = -1
+        self.pause = 0.0
+        self.resume = float("inf")  # when the pipe is looked at again
         self.told = 0  # dropped lines that the log has heard of
         self.quiet = 0.0  # until when it need not hear of more
         self.logger = Keeper(config, self) if config.log_file else None
@@ -226,8 +229,9 @@ class Relay:
         if SET_CAPACITY is not None:
             try:
                 fcntl.fcntl(channel.writer, SET_CAPACITY, CAPACITY)
+                self.pause = PAUSE
             except OSError:
-                self.rest = b""  # others have used up what this user may have: the usual 64 KiB must do
+                self.pause = 0.0  # others have used up what this user may have: the usual 64 KiB must do
         channel.journal = config.foreground and not config.log_file and is_journal(2)
         if config.foreground:
             self.outlets = Outlet(os.dup(1)), Outlet(os.dup(2))
@@ -251,7 +255,7 @@ class Relay:
     def join(self, selector: selectors.BaseSelector) -> None:
         """Become part of the supervisor's loop."""
         self.selector = selector
-        selector.register(self.reader, selectors.EVENT_READ, self.read)
+        selector.register(self.reader, selectors.EVENT_READ, self.on_frames)
         if self.strays >= 0:
             selector.register(self.strays, selectors.EVENT_READ, self.read_strays)
         for outlet in self.outlets:
@@ -262,22 +266,32 @@ class Relay:
         if self.handed:
             return
         for _ in range(ONCE // PIECE):
-            if not self.read_piece():
+            if self.read_piece() < PIECE:
                 return
 
-    def read_piece(self) -> bool:
-        """False when there is no more."""
+    def on_frames(self) -> None:
+        """The pipe is readable. Where much comes, more follows: each of the supervisor's turns is to be worth it."""
+        if self.read_piece() > MUCH and self.pause and self.selector is not None:
+            self.selector.unregister(self.reader)
+            self.resume = time.monotonic() + self.pause
+
+    def read_piece(self) -> int:
+        """How many bytes there were."""
         try:
             data = os.read(self.reader, PIECE)
         except BlockingIOError:
-            return False
+            return 0
         if self.logger is not None and self.held_size < HELD:  # what init() says beyond that is on the terminal only
             self.held.append(data)
             self.held_size += len(data)
-        messages, self.rest = split(self.rest + data)
+        messages, self.rest = split(self.rest + data if self.rest else data)
+        requests = [one[3] for one in messages if one[0] == ACCESS]
+        if requests:  # many small writes into one
+            self.deliver(ACCESS, logs.INFO, 0, b"".join(requests))
         for message in messages:
-            self.deliver(*message)
-        return True
+            if message[0] != ACCESS:
+                self.deliver(*message)
+        return len(data)
 
     def deliver(self, stream: int, level: int, pid: int, data: bytes) -> None:
         """Lines, to whoever reads them."""
@@ -314,13 +328,17 @@ class Relay:
     @property
     def due(self) -> float:
         """When `check` has to be called at the latest."""
-        return self.logger.due if self.logger is not None else float("inf")
+        return min(self.resume, self.logger.due if self.logger is not None else float("inf"))
 
     def check(self, now: float, dropped: int) -> None:
         """Twice a second: outlets that cannot be polled; a logger that is to be started; lines that were dropped."""
         for outlet in self.outlets:
             if outlet.pending:
                 outlet.flush()
+        if now >= self.resume:
+            self.resume = float("inf")
+            if self.selector is not None and not self.handed:
+                self.selector.register(self.reader, selectors.EVENT_READ, self.on_frames)
         if self.logger is not None and now >= self.logger.due:
             self.logger.start()
         if dropped > self.told and now >= self.quiet and not any(outlet.pending for outlet in self.outlets):
