@@ -6,6 +6,7 @@ import fcntl
 import io
 import os
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ LABEL = "servertemplate.machine"
 DEADLINE = 60.0  # seconds; how long an event that is sure to come may take on a loaded machine
 SERVICE = "hello-server"
 SOURCES = "/root/project"
-HANDLERS = """
+HANDLERS = '''
 import os, time
 from .runtime.http import Router
 
@@ -36,9 +37,11 @@ def hello(request):
     return "hello"
 
 
-@routes.get("/slow/{seconds}")
-def slow(request):
-    time.sleep(float(request.params["seconds"]))
+@routes.get("/held")
+def held(request):
+    """Waits until the test opens the gate."""
+    while not os.path.exists(os.path.join(os.environ.get("STATE_DIRECTORY", "/tmp"), "open")):
+        time.sleep(0.02)
     return "done"
 
 
@@ -50,7 +53,7 @@ def who(request):
 @routes.get("/broken")
 def broken(request):
     raise LookupError("deliberate")
-"""
+'''
 BROKEN = "raise LookupError('deliberate')\n"
 PORTS: dict[str, Any] = {f"{port}/tcp": ("127.0.0.1", None) for port in (80, 1966, 1967)}
 
@@ -124,6 +127,19 @@ class Machine:
             return body
         finally:
             connection.close()
+
+    @contextmanager
+    def held(self, gate: str) -> Iterator[list[str]]:
+        """A request that is in flight until this file is made, which happens here at the end; then its answer is in
+        the list."""
+        answer: list[str] = []
+        thread = threading.Thread(target=lambda: answer.append(self.get("/held")), daemon=True)
+        thread.start()
+        status = (f"/usr/local/bin/{SERVICE}", "ctl", "status")
+        self.eventually("the request is in flight", lambda: " 1 busy," in self.try_(*status).stdout)
+        yield answer
+        self.run("touch", gate)
+        thread.join(DEADLINE)
 
     def serves(self, inside: int = 1966) -> bool:
         try:

@@ -92,6 +92,21 @@ def test_a_stopped_supervisor_takes_the_signal_before_the_question(service: Watc
     assert (asking.returncode, said) == (0, "generation 2 serves\n")
 
 
+def test_status_while_it_drains(service: Watched) -> None:
+    service.watch()
+    waiting = service.background("/gate")
+    (arrival,) = service.events.wait("gate")
+    service.signal(signal.SIGTERM)
+    eventually(service.refuses, "the listeners are closed")
+    shown = service.ctl("status")
+    assert shown.returncode == 0, shown.stderr
+    assert "NOT READY: stopping" in shown.stdout
+    assert json.loads(service.ctl("status", "--json").stdout)["listeners"] == []
+    arrival.release()
+    assert waiting.result().status == 200
+    assert service.wait() == 0
+
+
 def test_stop(service: Watched) -> None:
     service.watch()
     assert service.ctl("stop").returncode == 0

@@ -102,15 +102,16 @@ def test_reload_says_whether_it_worked(running: FreeBSD) -> None:
 
 
 def test_restart_waits_for_the_drain(running: FreeBSD) -> None:
-    pid, answers = running.pid, []
-    thread = threading.Thread(target=lambda: answers.append(running.get("/slow/3")), daemon=True)
-    thread.start()
-    busy = ("/usr/local/bin/hello-server", "ctl", "status")
-    running.eventually("the request is in flight", lambda: " 1 busy," in running.try_(*busy).stdout)
-    done = running.works("restart")
+    pid, ended = running.pid, []
+    thread = threading.Thread(target=lambda: ended.append(running.service("restart")), daemon=True)
+    with running.held("/tmp/open") as answer:
+        thread.start()
+        status = ("/usr/local/bin/hello-server", "ctl", "status")
+        running.eventually("it stops", lambda: "NOT READY: stopping" in running.try_(*status).stdout)
+    assert answer == ["done"]
     thread.join(60)
-    assert answers == ["done"]
-    assert str(pid) in done.stdout  # it was waited for
+    assert [done.status for done in ended] == [0], ended
+    assert str(pid) in ended[0].stdout  # it was waited for
     assert running.pid != pid
     assert running.get() == "hello"
 

@@ -145,7 +145,11 @@ class Control:
             "uptime_seconds": round(now - supervisor.started, 3),
             "ready": not reason,
             "reason": reason,
-            "listeners": [one.shown(supervisor.service.protocol_name) for one in supervisor.listeners],
+            "listeners": [
+                one.shown(supervisor.service.protocol_name)
+                for one in supervisor.listeners
+                if one.socket.fileno() >= 0  # a drain closes them
+            ],
             "queue": sum(waiting(one) for one in supervisor.listeners),
             "workers": self.pool(),
             "connections": supervisor.connections,
