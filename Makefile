@@ -31,7 +31,7 @@ test-without-docker: lint  ## everything that needs only Python, git and make
 test-container: engine .venv/installed  ## a generated service, in a container
 	$(bin)/python -m pytest tests/container
 
-test-linux: engine .venv/installed  ## real init systems, in containers; needs the images of ci/systemd_image.py
+test-linux: engine .venv/installed  ## real init systems and a Swarm, in containers and namespaces; needs the images of ci/systemd_image.py
 	$(bin)/python -m pytest -n 2 --dist loadgroup tests/linux
 
 faults: .venv/installed  ## the whole fault matrix, about 20 minutes; its short form is part of the tests
