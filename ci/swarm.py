@@ -22,7 +22,7 @@ from pathlib import Path
 
 PREFIX = "servertemplate-swarm-"  # of directories and control groups; the number of the process that made them follows
 ADDRESSES = ("192.0.2.1", "192.0.2.2")  # RFC 5737: for documentation, so nobody's
-DEADLINE = 60.0
+DEADLINE = 120.0
 CABLE = "cable"
 # Ports are published by a process, without packet filter rules; the overlay network needs none.
 ENGINE = [
@@ -73,9 +73,9 @@ class Node:
         deadline = time.monotonic() + DEADLINE
         while not happened():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                sys.exit(
-                    f"{self.name}: not {what}; the engine says:\n" + "\n".join(self.log.read_text().splitlines()[-20:])
-                )
+                self.kill()
+                said = "\n".join(self.log.read_text().splitlines()[-20:])
+                sys.exit(f"{self.name}: not {what}; the engine says:\n{said}")
             time.sleep(0.05)
 
     def docker(self, *arguments: str) -> str:
@@ -110,7 +110,10 @@ class Node:
         os.close(self.network)
         # The processes are gone; their control groups are empty directories, which nobody else removes.
         deadline = time.monotonic() + DEADLINE
-        while not remove_groups(self.group) and time.monotonic() < deadline:
+        while not remove_groups(self.group):
+            if time.monotonic() > deadline:
+                print(f"{self.name}: its control groups {self.group} are still in use", file=sys.stderr)
+                break
             time.sleep(0.05)
 
 

@@ -92,7 +92,7 @@ COMMON = {
     "tests/unit/test_upkeep.py",
 }
 # Copied as they are: braces in them are not ours.
-VERBATIM = (".github/workflows/ci.yml", "deploy/swarm/wait")
+VERBATIM = (".github/workflows/ci.yml", "deploy/swarm/remove", "deploy/swarm/wait")
 CHOSEN = {"github": {".github/workflows/ci.yml"}, "gitlab": {".gitlab-ci.yml"}, "none": set[str]()}
 # Files that a project has only with these protocols and pools; all other modules of the runtime are in every project.
 ALL = ("http", "line", "stream"), ("prefork", "threaded")
