@@ -13,7 +13,7 @@ import pytest
 from harness import Background, Wire, eventually
 from loaded import Loaded
 
-FLAGS = ("--header-timeout", "1", "--body-timeout", "1", "--max-body", "1000000")
+FLAGS = ("--header-timeout", "2", "--body-timeout", "2", "--max-body", "1000000")
 POST = b"POST /size HTTP/1.1\r\nHost: a\r\n"
 
 
@@ -109,7 +109,7 @@ def test_one_line_and_no_worker(service: Loaded, case: str) -> None:
     for one in acting:
         one.result()
     for peer in peers:
-        service.log.wait_for(rf"(worker|host)\[\d+\] 127.0.0.1:{peer} {line}", after=before)
+        service.log.wait_for(rf"(worker|host)\[\d+\] (\[\w+\] )?127.0.0.1:{peer} {line}", after=before)
     for wire in wires:
         with contextlib.suppress(OSError):
             wire.close()
