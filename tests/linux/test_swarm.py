@@ -87,9 +87,14 @@ def eventually(what: str, happened: Callable[[], object]) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def root() -> None:
+def needed() -> None:
+    """CI has it (REQUIRE_TOOLS); elsewhere the tests are skipped."""
+    advice = ""
     if os.geteuid() != 0:
         advice = "namespaces and engines need root"
+    elif subprocess.run(["docker", "image", "inspect", BASE], capture_output=True, timeout=60).returncode != 0:
+        advice = f"{BASE} is missing: `python3 ci/base_image.py {BASE.partition(':')[2]}` makes it"
+    if advice:
         pytest.fail(advice) if os.environ.get("REQUIRE_TOOLS") else pytest.skip(advice)
 
 
