@@ -11,7 +11,7 @@ ruff := --config pyproject.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz clients lint format \
-	lock soak log-load clean
+	lock soak log-load clean files nightly coverage
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,19 @@ test-container: engine .venv/installed  ## a generated service, in a container
 test-linux: engine .venv/installed  ## real init systems and a Swarm, in containers and namespaces; needs the images of ci/systemd_image.py
 	$(bin)/python -m pytest -n 2 --dist loadgroup tests/linux
 
+files: .venv/installed  ## write the list of what each combination of answers gives, after a file was added or removed
+	$(bin)/python tests/inventory.py
+
+nightly: soak faults fuzz coverage bench  ## all that takes too long for every change; about two hours
+
+# The services that the tests start are measured too, in all their processes; COVER chooses the tests.
+COVER ?= tests/runtime tests/http tests/http1 tests/threads tests/load tests/ops tests/logs
+coverage: .venv/installed  ## how much of the runtime the tests run through; at least 90%
+	rm -rf build/coverage && mkdir -p -m 1777 build/coverage
+	COVERAGE=$(CURDIR)/build/coverage $(bin)/python -m pytest -q -n $(WORKERS) $(COVER)
+	$(bin)/coverage combine -q --rcfile tests/coverage/coveragerc build/coverage
+	$(bin)/coverage report --rcfile tests/coverage/coveragerc --fail-under 90
+
 faults: .venv/installed  ## the whole fault matrix, about 20 minutes; its short form is part of the tests
 	$(bin)/python ci/faults/matrix.py --write docs/faults.md
 	$(bin)/python ci/faults/random_faults.py --count 500
@@ -52,7 +65,7 @@ clients: .venv/installed  ## real HTTP clients and proxies against a service, th
 lint: .venv/installed .venv/actionlint  ## style and types of the template
 	$(bin)/ruff check $(ruff)
 	$(bin)/ruff format --check $(ruff)
-	MYPYPATH=ci/faults:ci:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py \
+	MYPYPATH=ci/faults:ci:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py tests/conftest.py tests/inventory.py \
 		tests/container tests/linux tests/rcd tests/template
 	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
 		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime

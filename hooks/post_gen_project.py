@@ -2,60 +2,35 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 # An answer reaches this script as data: JSON, written as a string literal.
 ANSWERS = json.loads({{cookiecutter | tojson | tojson}})
 
-# A file or directory stays if each of these options has one of these answers, and else goes.
-PACKAGE = f"src/{ANSWERS['package_name']}"
-RUNTIME = f"{PACKAGE}/runtime"
-BELONGS = {
-    ".github": {"ci": "github"},
-    ".gitlab-ci.yml": {"ci": "gitlab"},
-    "LICENSE.MIT": {"license": "MIT"},
-    "LICENSE.BSD-2-Clause": {"license": "BSD-2-Clause"},
-    "LICENSE.Apache-2.0": {"license": "Apache-2.0"},
-    "LICENSE.Proprietary": {"license": "Proprietary"},
-    f"{RUNTIME}/access_http.py": {"protocol": "http"},
-    f"{RUNTIME}/bodies.py": {"protocol": "http"},
-    f"{PACKAGE}/handlers_http.py": {"protocol": "http"},
-    f"{PACKAGE}/handlers_line.py": {"protocol": "line"},
-    f"{PACKAGE}/handlers_stream.py": {"protocol": "stream"},
-    f"{RUNTIME}/connection.py": {"protocol": "http"},
-    f"{RUNTIME}/engine_prefork_http.py": {"pool": "prefork", "protocol": "http"},
-    f"{RUNTIME}/engine_prefork_raw.py": {"pool": "prefork", "protocol": "line stream"},
-    f"{RUNTIME}/engine_threaded_http.py": {"pool": "threaded", "protocol": "http"},
-    f"{RUNTIME}/engine_threaded_raw.py": {"pool": "threaded", "protocol": "line stream"},
-    f"{RUNTIME}/poller.py": {"protocol": "http"},
-    f"{RUNTIME}/pool_prefork.py": {"pool": "prefork"},
-    f"{RUNTIME}/pool_threaded.py": {"pool": "threaded"},
-    f"{RUNTIME}/protocol_http.py": {"protocol": "http"},
-    f"{RUNTIME}/protocol_line.py": {"protocol": "line"},
-    f"{RUNTIME}/protocol_stream.py": {"protocol": "stream"},
-    f"{RUNTIME}/raw.py": {"protocol": "line stream"},
-    f"{RUNTIME}/sentry.py": {"protocol": "http"},
-    f"{RUNTIME}/stream.py": {"protocol": "line stream"},
-    f"{RUNTIME}/threads.py": {"pool": "threaded"},
-    "tests/integration/talk_http.py": {"protocol": "http"},
-    "tests/integration/talk_line.py": {"protocol": "line"},
-    "tests/integration/talk_stream.py": {"protocol": "stream"},
-    "tests/integration/test_http.py": {"protocol": "http"},
-    "tests/integration/test_line.py": {"protocol": "line"},
-    "tests/integration/test_stream.py": {"protocol": "stream"},
-    "tests/unit/test_handlers_http.py": {"protocol": "http"},
-    "tests/unit/test_handlers_line.py": {"protocol": "line"},
-    "tests/unit/test_handlers_stream.py": {"protocol": "stream"},
-    "tests/unit/test_stream.py": {"protocol": "line stream"},
-    "tests/unit/test_threads.py": {"pool": "threaded"},
-}
+# What is kept only with one of these answers to this option, and else goes. A file in two rows needs both.
+SRC, LIVE, UNIT = f"src/{ANSWERS['package_name']}", "tests/integration", "tests/unit"
+RUNTIME = f"{SRC}/runtime"
+PRUNE = (
+    ("ci", "github", ".github"),
+    ("ci", "gitlab", ".gitlab-ci.yml"),
+    ("license", "MIT", "LICENSE.MIT"),
+    ("license", "BSD-2-Clause", "LICENSE.BSD-2-Clause"),
+    ("license", "Apache-2.0", "LICENSE.Apache-2.0"),
+    ("license", "Proprietary", "LICENSE.Proprietary"),
+    ("pool", "prefork", f"{RUNTIME}/*_prefork*.py"),
+    ("pool", "threaded", f"{RUNTIME}/*_threaded*.py {RUNTIME}/threads.py {UNIT}/test_threads.py"),
+    ("protocol", "http", f"{SRC}/*_http.py {RUNTIME}/*_http.py {LIVE}/*_http.py {UNIT}/*_http.py"),
+    ("protocol", "http", " ".join(f"{RUNTIME}/{noun}.py" for noun in ("bodies", "connection", "poller", "sentry"))),
+    ("protocol", "line", f"{SRC}/*_line.py {RUNTIME}/*_line.py {LIVE}/*_line.py {UNIT}/*_line.py"),
+    ("protocol", "stream", f"{SRC}/*_stream.py {RUNTIME}/*_stream.py {LIVE}/*_stream.py {UNIT}/*s_stream.py"),
+    ("protocol", "line stream", f"{RUNTIME}/*_raw.py {RUNTIME}/raw.py {RUNTIME}/stream.py {UNIT}/test_stream.py"),
+)
 # What stayed, under the name that it has in the project.
 RENAMED = {
     f"LICENSE.{ANSWERS['license']}": "LICENSE",
-    f"{PACKAGE}/handlers_{ANSWERS['protocol']}.py": f"{PACKAGE}/handlers.py",
-    f"tests/integration/talk_{ANSWERS['protocol']}.py": "tests/integration/talk.py",
-    f"tests/unit/test_handlers_{ANSWERS['protocol']}.py": "tests/unit/test_handlers.py",
+    f"{SRC}/handlers_{ANSWERS['protocol']}.py": f"{SRC}/handlers.py",
+    f"{LIVE}/talk_{ANSWERS['protocol']}.py": f"{LIVE}/talk.py",
+    f"{UNIT}/test_handlers_{ANSWERS['protocol']}.py": f"{UNIT}/test_handlers.py",
 }
 # What tools leave in the template's work tree, and cookiecutter copies with whole directories.
 CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")
@@ -69,13 +44,14 @@ def remove(path: Path) -> None:
 
 
 def main() -> None:
-    for name, wanted in BELONGS.items():
-        if any(ANSWERS[option] not in answers.split() for option, answers in wanted.items()):
-            remove(Path(name))
+    for option, answers, patterns in PRUNE:
+        if ANSWERS[option] not in answers.split():
+            for path in [path for pattern in patterns.split() for path in Path().glob(pattern)]:
+                remove(path)
     for old, new in RENAMED.items():
         if Path(old).exists():
             Path(old).replace(new)
-    for path in [path for name in CACHES for path in Path().rglob(name)]:
+    for path in [path for cache in CACHES for path in Path().rglob(cache)]:
         remove(path)
 
     print(f"{ANSWERS['project_slug']} is ready. Next:")
@@ -85,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

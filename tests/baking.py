@@ -1,17 +1,38 @@
-"""How the tests bake projects: from what git would commit, so that no cache or stray file comes along."""
+"""How the tests bake projects: from what git would commit, so that no cache or stray file comes along.
 
+What was baked is kept below build/baked, under a name made of the template's content and the answers: each project is
+generated once, whichever test or process asks first, and copied to all others.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from cookiecutter.main import cookiecutter as generator  # type: ignore[import-untyped]
+
+CONTEXT: Any = multiprocessing.get_context(
+    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+)
+multiprocessing.set_forkserver_preload(["baking"])
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS: dict[str, Any] = json.loads((REPOSITORY / "cookiecutter.json").read_text())
 TREE = "{{cookiecutter.project_slug}}"
+# The options that decide which files a project has.
+CHOOSING = ("license", "protocol", "pool", "ci")
+CACHE = REPOSITORY / "build/baked"
 RUNTIME = "{{cookiecutter.project_slug}}/src/{{cookiecutter.package_name}}/runtime"
 
 
@@ -35,25 +56,133 @@ def cookiecutter(template: Path, target: Path, *arguments: str) -> subprocess.Co
         return cookiecutter_at(Path(home), template, target, *arguments)
 
 
-def cookiecutter_at(home: Path, template: Path, target: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def cookiecutter_at(
+    home: Path, template: Path, target: Path, *arguments: str, said: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cookiecutter", str(template), "--output-dir", str(target), *arguments],
+        cwd=home,  # not this repository: `python -m` would take local_extensions.py from there
         env={**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
+        input=said,
         capture_output=True,
         text=True,
         timeout=120,
     )
 
 
-def bake(template: Path, target: Path, **answers: str) -> Path:
-    """Generate a project; returns its directory."""
+def generate(template: Path, target: Path, **answers: str) -> Path:
+    """Generate a project, for sure; returns its directory."""
     given = [f"{option}={answer}" for option, answer in answers.items()]
     done = cookiecutter(template, target, "--no-input", *given)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(target.iterdir())
 
 
+def bake(template: Path, target: Path, **answers: str) -> Path:
+    """Generate a project, or copy one that was generated from the same template and answers; returns its directory."""
+    directory = CACHE / digest(template)
+    kept = directory / hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
+    with turn(kept):
+        if not kept.exists():
+            make_room(directory)
+            with tempfile.TemporaryDirectory(dir=directory) as fresh:
+                # cookiecutter is imported once: the server that this process forks from has it.
+                child = CONTEXT.Process(target=baker, args=(template, Path(fresh), answers))
+                child.start()
+                child.join()
+                assert child.exitcode == 0, (Path(fresh) / "said").read_text()
+                (Path(fresh) / "baked").rename(kept)
+    shutil.copytree(kept, target, dirs_exist_ok=True)
+    return target / next(kept.iterdir()).name
+
+
+@contextlib.contextmanager
+def turn(kept: Path) -> Iterator[None]:
+    """One process at a time. Portable: a directory is made by one only. One that is left behind counts for a while."""
+    lock = kept.with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 300
+    while True:
+        try:
+            lock.mkdir()
+            break
+        except FileExistsError:
+            if kept.exists() or time.monotonic() > end:
+                break
+            time.sleep(0.02)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.rmdir()
+
+
+def baker(template: Path, fresh: Path, answers: dict[str, str]) -> None:
+    """The process that generates a project for the cache."""
+    config = fresh / "config.yaml"
+    config.write_text(json.dumps({"replay_dir": str(fresh / "replay"), "cookiecutters_dir": str(fresh / "templates")}))
+    with (fresh / "said").open("w") as said:
+        for fd in (1, 2):
+            os.dup2(said.fileno(), fd)
+    sys.dont_write_bytecode = True
+    sys.path[:] = [path for path in sys.path if path and Path(path) != REPOSITORY]
+    os.chdir(fresh)
+    generator(
+        str(template), no_input=True, extra_context=answers, output_dir=str(fresh / "baked"), config_file=str(config)
+    )
+
+
+def digest(template: Path) -> str:
+    """Names, modes and content of a template, and what generates from it."""
+    seen = hashlib.sha256(importlib.metadata.version("cookiecutter").encode())
+    parts = [template / "cookiecutter.json", template / "local_extensions.py"]
+    below = [path for part in ("hooks", TREE) for path in (template / part).rglob("*")]
+    for path in sorted(path for path in parts + below if path.is_file()):
+        seen.update(f"{path.relative_to(template)}\0{path.stat().st_mode}\0".encode())
+        seen.update(hashlib.sha256(path.read_bytes()).digest())
+    return seen.hexdigest()[:16]
+
+
+def make_room(directory: Path, most: int = 8) -> None:
+    """Make a directory of the cache, and remove the oldest ones beyond a number."""
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.touch()
+    others = sorted(CACHE.iterdir(), key=lambda one: one.stat().st_mtime, reverse=True)
+    for old in others[most:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def combinations() -> list[dict[str, str]]:
+    """All answers to the options that choose files."""
+    answers = itertools.product(*(OPTIONS[option] for option in CHOOSING))
+    return [dict(zip(CHOOSING, one, strict=True)) for one in answers]
+
+
+def pairwise(*options: str) -> list[dict[str, str]]:
+    """Few combinations in which any two answers to two of these options meet at least once. Greedy, always the same."""
+    rows = [dict(zip(options, answers, strict=True)) for answers in itertools.product(*(OPTIONS[o] for o in options))]
+
+    def pairs(row: dict[str, str]) -> set[tuple[tuple[str, str], ...]]:
+        return set(itertools.combinations(row.items(), 2))
+
+    missing, chosen = set().union(*map(pairs, rows)), list[dict[str, str]]()
+    while missing:
+        chosen.append(max(rows, key=lambda row: len(pairs(row) & missing)))
+        missing -= pairs(chosen[-1])
+    return chosen
+
+
 def files(project: Path) -> dict[str, bytes]:
     """Every file below a directory, by its path there."""
-    return {str(path.relative_to(project)): path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    return {path.relative_to(project).as_posix(): path.read_bytes() for path in project.rglob("*") if path.is_file()}
+
+
+def modes(project: Path) -> dict[str, str]:
+    """As git keeps them, whatever the umask: 755 of what everybody may execute who may read it, 644 of the rest."""
+
+    def mode(bits: int) -> str:
+        execute, read = bits & 0o111, bits >> 2 & 0o111
+        return "644" if not execute else "755" if execute == read else f"{bits:o}"
+
+    found = (path for path in project.rglob("*") if path.is_file())
+    return {path.relative_to(project).as_posix(): mode(path.stat().st_mode & 0o7777) for path in found}

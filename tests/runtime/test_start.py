@@ -20,6 +20,7 @@ from harness import (
     HANDLERS,
     LOOPBACK,
     NAME,
+    PYTHON,
     ROOT,
     Background,
     Log,
@@ -415,7 +416,9 @@ def test_syslog_is_not_waited_for(service: Service, syslog: tuple[tuple[str, ...
 
 def test_version(service: Service) -> None:
     done = service.run("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{NAME} 0.1.0\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    python = re.escape(subprocess.check_output([PYTHON, "-V"], text=True).strip())
+    assert re.fullmatch(rf"{NAME} 0\.1\.0 \(runtime \d+\.\d+\.\d+, {python}\)\n", done.stdout)
 
 
 OPTIONS = {

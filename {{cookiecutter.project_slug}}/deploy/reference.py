@@ -67,7 +67,7 @@ def man(directory: str) -> Iterator[str]:
     today = time.strftime("%Y-%m-%d", time.gmtime(int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())))
     yield f'.TH "{name.upper()}" 8 "{today}" "{name} {SERVICE.version}" "System Manager\\(aqs Manual"'
     description = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["description"]
-    yield f".SH NAME\n{escaped(name)} \\- {escaped(description)}"
+    yield f".SH NAME\n{escaped(name)} \\- {escaped(description.replace(chr(10), ' '))}"
     yield f".SH SYNOPSIS\n.B {escaped(name)}\n.RI [ options ]"
     yield f".br\n.B {escaped(name)} ctl\n.I command\n.RI [ options ]"
     yield ".SH DESCRIPTION"

@@ -4,3 +4,6 @@ Where to look: `config` (every option), `supervisor` and `server` (the process t
 requests), `poller` (who waits for clients), `http1` and `http` (the protocol), `daemon` (detaching, pidfile,
 privileges), `signals`, `listeners`, `scoreboard`, `sizing`, `notify`, `logs`, `control` and `admin`.
 """
+
+# The template's CHANGELOG.md says what each version brings, and what it asks of a project that takes it.
+__version__ = "0.1.0"

@@ -1,0 +1,22 @@
+"""What is said at the end of a run, however many processes it had."""
+
+import re
+
+import pytest
+
+COUNTED = re.compile(r"test_bake\.py::test_(?:combination|types|style|unit_tests)\[")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many combinations of answers were baked and examined, and how long that took."""
+    seconds: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and COUNTED.search(report.nodeid):
+                seconds[report.nodeid] = seconds.get(report.nodeid, 0) + report.duration
+    baked = [spent for test, spent in seconds.items() if "test_combination[" in test]
+    judged = [spent for test, spent in seconds.items() if "test_combination[" not in test]
+    if baked:
+        terminalreporter.section("combinations of answers")
+        terminalreporter.line(f"{len(baked)} baked and examined in {sum(baked):.0f} s of the tests' time")
+        terminalreporter.line(f"{len(judged)} runs of linter, types and unit tests over it: {sum(judged):.0f} s")
