@@ -27,7 +27,7 @@ KINDS = [
     )
 ]
 # Copied as they are: braces in them are not ours.
-VERBATIM = ("src/hello_server/runtime/", ".github/", "deploy/swarm/wait", "docs/sizing.")
+VERBATIM = ("src/hello_server/runtime/", ".github/", "deploy/swarm/remove", "deploy/swarm/wait", "docs/sizing.")
 # The first words of each license.
 LICENSES = {
     "MIT": "MIT License",
