@@ -183,7 +183,7 @@ def sweep() -> None:
         if path.is_relative_to("/sys"):
             remove_groups(path.name)
         else:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)  # another run may be sweeping too
 
 
 @contextlib.contextmanager
