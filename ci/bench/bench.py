@@ -408,7 +408,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure this service beside its peers.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=2.0, help="of load per server, workload and round")
-    parser.add_argument("--only", action="append", help="name of a workload; repeatable")
+    parser.add_argument("--only", action="append", help="name of a workload, or start; repeatable")
     parser.add_argument("--peers", type=Path, default=TEMPLATE / "build" / "peers", help="virtual environment")
     parser.add_argument("--output", type=Path, default=TEMPLATE / "docs" / "benchmarks")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
@@ -436,7 +436,7 @@ def main() -> None:
                     rows[server].append(measure(stage, workload, server, options.seconds))
             results[workload.name] = rows
             show(workload.name, rows)
-        start = starts(stage, options.rounds) if not options.only else {}
+        start = starts(stage, options.rounds) if not options.only or "start" in options.only else {}
         for server, times in start.items():
             print(f"start {server:20} {statistics.median(times):7.1f} ms")
     options.output.mkdir(parents=True, exist_ok=True)
