@@ -2,12 +2,13 @@
 
 import json
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from baking import OPTIONS, REPOSITORY, TREE, bake
+from baking import OPTIONS, REPOSITORY, RUNTIME, TREE, bake
 
 
 def targets(directory: Path) -> set[str]:
@@ -55,18 +56,18 @@ def test_gitlab_runs_targets_that_exist(template: Path, tmp_path: Path) -> None:
 
 
 def test_readme_lists_the_options() -> None:
+    """`python docs/options.py` writes them."""
     text = (REPOSITORY / "README.md").read_text()
-    listed = re.findall(r"^\| `(\w+)` \|([^|\n]*)\|([^|\n]*)\|$", text, re.MULTILINE)
-    visible = [name for name in OPTIONS if not name.startswith("_")]
-    assert [name for name, _, _ in listed] == visible
-    for name, default, meaning in listed:
-        value = OPTIONS[name]
-        if isinstance(value, list):
-            assert default.strip() == value[0]
-            for other in value[1:]:
-                assert other in meaning or name == "python_version"
-        elif default.strip() and "{" not in value:
-            assert default.strip() == value
+    written = runpy.run_path(str(REPOSITORY / "docs/options.py"))["written"]
+    assert text == written(text)
+
+
+def test_versions_agree() -> None:
+    version = re.findall(r'^__version__ = "(.*)"', (REPOSITORY / RUNTIME / "__init__.py").read_text(), re.MULTILINE)
+    changes = (REPOSITORY / "CHANGELOG.md").read_text()
+    sections = re.split(r"^## ", changes, flags=re.MULTILINE)[1:]
+    assert sections[0].startswith(version[0])
+    assert all("To do in a project that takes it" in section for section in sections)
 
 
 def test_every_option_is_explained() -> None:
