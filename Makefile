@@ -40,12 +40,12 @@ files: .venv/installed  ## write the list of what each combination of answers gi
 nightly: soak faults fuzz coverage bench  ## all that takes too long for every change; about two hours
 
 # The services that the tests start are measured too, in all their processes; COVER chooses the tests.
-COVER ?= tests/runtime tests/http tests/http1 tests/threads tests/load tests/ops tests/logs
+COVER ?= tests/runtime tests/http tests/threads tests/load tests/ops tests/logs
 coverage: .venv/installed  ## how much of the runtime the tests run through; at least 90%
 	rm -rf build/coverage && mkdir -p -m 1777 build/coverage
-	COVERAGE=$(CURDIR)/build/coverage $(bin)/python -m pytest -q -n $(WORKERS) $(COVER)
-	$(bin)/coverage combine -q --rcfile tests/coverage/coveragerc build/coverage
-	$(bin)/coverage report --rcfile tests/coverage/coveragerc --fail-under 90
+	ELSEWHERE=$(CURDIR)/tests/covered $(bin)/python -m pytest -q -n $(WORKERS) $(COVER)
+	$(bin)/coverage combine -q --rcfile tests/covered/coveragerc --data-file build/coverage/all build/coverage
+	$(bin)/coverage report --rcfile tests/covered/coveragerc --data-file build/coverage/all --fail-under 90
 
 faults: .venv/installed  ## the whole fault matrix, about 20 minutes; its short form is part of the tests
 	$(bin)/python ci/faults/matrix.py --write docs/faults.md
