@@ -1,4 +1,4 @@
-"""Measure a service that a test starts: `make coverage` (ELSEWHERE names this directory; harness.py has it in the path).
+"""Measure a service that a test starts: `make coverage` (ELSEWHERE names this directory; harness.py has it in a path).
 
 Forked processes go on measuring. They end by os._exit, which saves first here (`patch = _exit` in coveragerc); what is
 killed by SIGKILL saves nothing. The runtime knows nothing of this.
