@@ -158,20 +158,6 @@ def combinations() -> list[dict[str, str]]:
     return [dict(zip(CHOOSING, one, strict=True)) for one in answers]
 
 
-def pairwise(*options: str) -> list[dict[str, str]]:
-    """Few combinations in which any two answers to two of these options meet at least once. Greedy, always the same."""
-    rows = [dict(zip(options, answers, strict=True)) for answers in itertools.product(*(OPTIONS[o] for o in options))]
-
-    def pairs(row: dict[str, str]) -> set[tuple[tuple[str, str], ...]]:
-        return set(itertools.combinations(row.items(), 2))
-
-    missing, chosen = set().union(*map(pairs, rows)), list[dict[str, str]]()
-    while missing:
-        chosen.append(max(rows, key=lambda row: len(pairs(row) & missing)))
-        missing -= pairs(chosen[-1])
-    return chosen
-
-
 def files(project: Path) -> dict[str, bytes]:
     """Every file below a directory, by its path there."""
     return {path.relative_to(project).as_posix(): path.read_bytes() for path in project.rglob("*") if path.is_file()}
