@@ -5,7 +5,6 @@ to idle siblings, keeps slow responses going and enforces deadlines, until the h
 it logs all stacks, saves what it can and ends the worker.
 """
 
-import faulthandler
 import os
 import select
 import sys
@@ -16,7 +15,7 @@ from . import scoreboard
 from .bodies import Stream
 from .connection import BODY, HANDLING, HEAD, SENDING, Connection
 from .http import error_page, head_of
-from .logs import log
+from .logs import log, log_stacks
 from .poller import Loop, Signals
 from .scoreboard import LOAD, NOBODY, SINCE
 from .sentry import TIMED_OUT, Sentry
@@ -112,7 +111,7 @@ class StandIn(Sentry):
         """--request-timeout: say where the handler hangs, save the other connections, end this worker."""
         loop = self.loop
         log.error("a request runs for more than %g s (--request-timeout): worker ends", loop.config.request_timeout)
-        faulthandler.dump_traceback(all_threads=True)
+        log_stacks()
         with loop.baton:
             if loop.started != started:
                 return

@@ -7,7 +7,6 @@ and no lock on the way of a fast request, only the leader touches the loop, and 
 hands at any time.
 """
 
-import faulthandler
 import os
 import socket
 import threading
@@ -22,7 +21,7 @@ from .connection import HANDLING, HEAD, SENDING, Connection
 from .errors import SOFTWARE
 from .http import error_page, head_of
 from .http1 import Head
-from .logs import log
+from .logs import log, log_stacks
 from .poller import Loop, Pollable, Signals
 from .routes import Found, Route
 from .sentry import TIMED_OUT, Sentry
@@ -254,7 +253,7 @@ class Promoter(Sentry):
         self.expired.update(late)
         log.error("%d requests run for more than %g s (--request-timeout): this host is replaced",
                   len(late), loop.config.request_timeout)  # fmt: skip
-        faulthandler.dump_traceback(all_threads=True)
+        log_stacks()
         loop.give_back(lambda: self.leave(late))
 
     def leave(self, late: list[Connection]) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import select
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +41,18 @@ UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 INDENT = "\n    "  # only a new record begins at the beginning of a line
 COMPACT = (",", ":")  # between the fields of JSON
 ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}  # attributes that each record has
+
+
+def log_stacks() -> None:
+    """Log where the threads of this process are, 100 at most, innermost call first: a record for each. (What
+    faulthandler writes does not go through the pipe, so other processes' records would come in between its lines.)"""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, innermost in list(sys._current_frames().items())[:100]:
+        lines, frame = [f"thread {names.get(ident, ident)} is here:"], innermost
+        while frame is not None:
+            lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
+            frame = frame.f_back  # type: ignore[assignment]
+        log.error("%s", "\n".join(lines))
 
 
 def severity(level: int) -> int:

@@ -1,7 +1,6 @@
 """What both pools share for the protocols `stream` and `line`: one connection, from accept to close."""
 
 import errno
-import faulthandler
 import json
 import socket
 import time
@@ -13,7 +12,7 @@ from . import scoreboard
 from .access import address_of, date
 from .config import Config
 from .listeners import Listener, peer_of
-from .logs import ACCESS, COMPACT, INFO, channel, log, stamp
+from .logs import ACCESS, COMPACT, INFO, channel, log, log_stacks, stamp
 from .server import Context
 from .stream import Stream
 from .worker import Worker, WorkerFailed
@@ -138,7 +137,7 @@ def expire(streams: list[Stream], limit: float, ending: str) -> None:
     """Say where handlers hang, and close their connections."""
     log.error("%s: a handler runs for more than %g s (--request-timeout): %s",
               ", ".join(shown(stream) for stream in streams), limit, ending)  # fmt: skip
-    faulthandler.dump_traceback(all_threads=True)
+    log_stacks()
     for stream in streams:
         try:
             stream.socket.shutdown(socket.SHUT_RDWR)
