@@ -126,7 +126,11 @@ def service(
 
 def test_everything_works_without(service: Service) -> None:
     """Start with an admin address and a control socket, requests of all sorts, crash, reload, stop."""
-    service.start("-n", "2", "--admin", "127.0.0.1:0", "--control", service.run_directory / "ctl")
+    reader, writer = os.pipe()
+    service.start("-n", "2", "--admin", "127.0.0.1:0", "--control", service.run_directory / "ctl", pass_fds=[writer])
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        assert pipe.read() == b"", "the starter's descriptors are closed"
     found = json.loads(service.get("/found").text)
     assert found["found"] == ["PollSelector"]
     assert service.get("/file").content == bytes(range(256)) * 8192

@@ -50,6 +50,7 @@ COMMAND_LINES = {
     "port 70000": (["-p", "70000"], ["-p", r"\b70000\b", r"\b65535\b"]),
     "port below nothing": (["-p", "-1"], ["-p", r"-1\b"]),
     "port of no service": (["-p", "no-such-service"], ["-p", "no-such-service", "/etc/services"]),
+    "interface that is no name at all": (["-i", "ü..x", "-p", "0"], ["-i", "ü..x", "address"]),
     "interface that is no address": (
         ["-i", "no address", "-p", "0"],
         ["-i", "no address", "address"],

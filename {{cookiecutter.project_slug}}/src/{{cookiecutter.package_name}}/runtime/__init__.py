@@ -5,5 +5,8 @@ requests), `poller` (who waits for clients), `http1` and `http` (the protocol), 
 privileges), `signals`, `listeners`, `scoreboard`, `sizing`, `notify`, `logs`, `control` and `admin`.
 """
 
+import sys
+
 # The template's CHANGELOG.md says what each version brings, and what it asks of a project that takes it.
 __version__ = "0.1.0"
+PYTHON = sys.version.split()[0]  # as platform.python_version() says it, without the millisecond that its import takes

@@ -1,5 +1,6 @@
 """The command: `ctl`, which a health check runs every few seconds, imports only what it needs; the service, all."""
 
+import gc
 import os
 import signal
 import sys
@@ -14,9 +15,12 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     open_standard_streams()
     if arguments[:1] != ["ctl"]:
+        gc.disable()  # what is imported lives for ever: no collection looks through it, now or later, where it would
         from . import main
 
         service.engine  # noqa: B018  # imported now: no worker pays for it after its fork
+        gc.freeze()  # copy into each process, page by page, what they share
+        gc.enable()
         return main.run(service, arguments)
     from . import ctl
 

@@ -1,7 +1,6 @@
 """The supervisor's pages: what probes, `ctl` and the status page ask, and what they may order."""
 
 import os
-import platform
 import socket
 import struct
 import sys
@@ -9,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import PYTHON, metrics, scoreboard
 from . import listeners as sockets
-from . import metrics, scoreboard
 from .admin import Answer, Desk, Later, Page, as_json
 from .errors import NOPERM, USAGE, StartError
 from .listeners import Listener
@@ -138,7 +137,7 @@ class Control:
         return {
             "name": supervisor.config.name,
             "version": supervisor.service.version,
-            "python": platform.python_version(),
+            "python": PYTHON,
             "pool": supervisor.service.pool_name,
             "protocol": supervisor.service.protocol_name,
             "pid": os.getpid(),
@@ -194,7 +193,7 @@ class Control:
         figures, pool = self.figures(), self.pool()
         words = figures.words
         known = labels(
-            name=supervisor.config.name, version=supervisor.service.version, python=platform.python_version(),
+            name=supervisor.config.name, version=supervisor.service.version, python=PYTHON,
             pool=supervisor.service.pool_name, protocol=supervisor.service.protocol_name,
         )  # fmt: skip
         started = time.time() - (time.monotonic() - supervisor.started)

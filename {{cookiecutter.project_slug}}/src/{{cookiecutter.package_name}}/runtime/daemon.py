@@ -9,7 +9,7 @@ import resource
 import select
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NoReturn
 
 from .config import Config
@@ -99,12 +99,20 @@ def wait_for_verdict(reader: int, timeout: float | None, name: str) -> NoReturn:
 def close_inherited(keep: Collection[int]) -> None:
     """Close descriptors that the starter left open (3 and above), except `keep`: it was an accident, and they would
     hold its files, pipes and locks. What this process has opened itself is not inheritable (PEP 446), so it stays."""
-    for descriptor in range(3, min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], MOST)):
+    for descriptor in open_descriptors():
         try:
-            if descriptor not in keep and os.get_inheritable(descriptor):
+            if descriptor > 2 and descriptor not in keep and os.get_inheritable(descriptor):
                 os.close(descriptor)
         except OSError:
             continue  # not open
+
+
+def open_descriptors() -> Iterable[int]:
+    """Those of this process, and perhaps some that are not open. Where nobody lists them, all that can be: 10 ms."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]  # proc(5), of Linux
+    except OSError:
+        return range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], MOST))
 
 
 def raise_limit() -> None:

@@ -72,7 +72,7 @@ def explained(error: StartError, address: str, ours: Sequence[Listener]) -> Star
     if "address in use" not in error.message or host.startswith("unix"):
         return error
     host = host.strip("[]")
-    hosts = {str(found[4][0]) for found in socket.getaddrinfo(host, None)} if host else EVERYWHERE
+    hosts = {str(found[4][0]) for found in lookup(host, None)} if host else EVERYWHERE
     for listener in ours:
         where = listener.socket.getsockname()
         if (
@@ -88,6 +88,13 @@ def explained(error: StartError, address: str, ours: Sequence[Listener]) -> Star
     return error
 
 
+def lookup(host: str, port: int | None) -> list[tuple[Any, ...]]:
+    """The addresses to bind for a name. Raises OSError. Ascii goes as bytes: a str is encoded as an international
+    name (IDNA), and the tables for that are 3 ms and a megabyte."""
+    name = host.encode() if host.isascii() else host
+    return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+
+
 def bind(address: str, uid: int = -1, gid: int = -1) -> Listener:
     """A bound socket for host:port, [v6]:port, :port, unix:path or fd:N. `uid` and `gid` own a UNIX socket's file."""
     if address.startswith("unix:"):
@@ -99,10 +106,11 @@ def bind(address: str, uid: int = -1, gid: int = -1) -> Listener:
     if not host:
         return bind_all(address, int(port))
     try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
+        found = lookup(host, int(port))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", error)
         raise StartError(
-            f"{host!r} is no address of this machine ({error.strerror}): give -i (or --bind) one of `ip address`", USAGE
+            f"{host!r} is no address of this machine ({reason}): give -i (or --bind) one of `ip address`", USAGE
         ) from None
     family, _, _, _, where = found[0]
     return bind_inet(address, family, where, only_v6=True)

@@ -2,12 +2,11 @@
 
 import faulthandler
 import os
-import platform
 import signal
 import sys
 from collections.abc import Sequence
 
-from . import __version__, logger, logs
+from . import PYTHON, __version__, logger, logs
 from .config import Config, Service, load, refuse_windows, usage
 from .daemon import Identity, close_inherited, detach, enter, raise_limit
 from .errors import OK, SOFTWARE, StartError
@@ -28,7 +27,7 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
             print(usage(service), end="")
             return OK
         if config.version:
-            print(f"{service.name} {service.version} (runtime {__version__}, Python {platform.python_version()})")
+            print(f"{service.name} {service.version} (runtime {__version__}, Python {PYTHON})")
             return OK
         if config.check:
             return check(service, config)

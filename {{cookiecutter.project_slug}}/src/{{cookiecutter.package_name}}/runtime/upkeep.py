@@ -4,7 +4,6 @@ have served enough, or grown too large, are replaced one at a time, each by a su
 
 import os
 import signal
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -158,6 +157,8 @@ def resident(pid: int) -> int:
 
 def listed(pid: int) -> int:
     """The same as ps(1) says it, where there is no Linux /proc."""
+    import subprocess  # only here: Linux pays nothing for it
+
     try:
         done = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, timeout=5, check=True)
         return int(done.stdout) * 1024
