@@ -11,7 +11,7 @@ ruff := --config pyproject.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz clients lint format \
-	lock soak log-load clean files nightly coverage
+	pre-commit lock soak log-load clean files nightly coverage
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ lint: .venv/installed .venv/actionlint  ## style and types of the template
 format: .venv/installed  ## put the code into the one form
 	$(bin)/ruff check --fix $(ruff)
 	$(bin)/ruff format $(ruff)
+
+pre-commit: .venv/installed  ## have git check each commit here before it is made
+	$(bin)/pre-commit install
 
 lock: .venv/installed  ## choose newer versions of the development tools
 	$(bin)/pip install --quiet uv
