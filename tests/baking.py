@@ -22,10 +22,10 @@ from typing import Any
 
 from cookiecutter.main import cookiecutter as generator  # type: ignore[import-untyped]
 
-CONTEXT: Any = multiprocessing.get_context(
-    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-)
-multiprocessing.set_forkserver_preload(["baking"])
+METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+CONTEXT: Any = multiprocessing.get_context(METHOD)
+if METHOD == "forkserver":
+    multiprocessing.set_forkserver_preload(["baking"])
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OPTIONS: dict[str, Any] = json.loads((REPOSITORY / "cookiecutter.json").read_text())
@@ -62,7 +62,7 @@ def cookiecutter_at(
     return subprocess.run(
         [sys.executable, "-m", "cookiecutter", str(template), "--output-dir", str(target), *arguments],
         cwd=home,  # not this repository: `python -m` would take local_extensions.py from there
-        env={**os.environ, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "HOME": str(home), "USERPROFILE": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
         input=said,
         capture_output=True,
         text=True,

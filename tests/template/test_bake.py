@@ -80,10 +80,14 @@ def run(project: Path, *command: str, **surroundings: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.anywhere
 def test_combination(combination: dict[str, str], judged_kinds: dict[str, str], template: Path, tmp_path: Path) -> None:
     """What must hold for each. Code is judged below, once for each protocol and pool; here it proves to be the same."""
     baked = bake(template, tmp_path, **combination)
-    if modes(baked) != expected(combination):
+    seen, wanted = modes(baked), expected(combination)
+    if os.name == "nt":  # where files have no modes, their names alone are compared
+        seen, wanted = dict.fromkeys(seen, ""), dict.fromkeys(wanted, "")
+    if seen != wanted:
         pytest.fail(
             "files or modes are not those of tests/template/files.txt; `make files` writes it, `git diff` shows why"
         )
@@ -141,12 +145,14 @@ def test_service_starts(typical: Path) -> None:
     run(typical, "hello_server", "--check", PYTHONPATH="src")
 
 
+@pytest.mark.anywhere
 def test_same_answers_give_the_same_bytes(typical: Path, kind: dict[str, str], template: Path, tmp_path: Path) -> None:
     again = generate(template, tmp_path, **kind)
     assert files(again) == files(typical)
     assert modes(again) == modes(typical)
 
 
+@pytest.mark.anywhere
 def test_generating_again_over_a_project_changes_nothing(template: Path, tmp_path: Path) -> None:
     project = bake(template, tmp_path)
     before = files(project)

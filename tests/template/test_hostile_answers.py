@@ -243,6 +243,7 @@ def test_a_payload_would_be_noticed(tmp_path: Path) -> None:
 # -- the answers' file -----------------------------------------------------------------------------
 
 
+@pytest.mark.anywhere
 def test_plain_cookiecutter_takes_the_answers(template: Path, tmp_path: Path) -> None:
     """--config-file .cookiecutter.yaml makes the same project again, whatever the answers were."""
     answers = {
@@ -261,12 +262,14 @@ def test_plain_cookiecutter_takes_the_answers(template: Path, tmp_path: Path) ->
     assert files(tmp_path / "again/hello-server") == files(project)
 
 
+@pytest.mark.anywhere
 def test_every_answer_is_kept(template: Path, tmp_path: Path) -> None:
     kept = yaml.safe_load((bake(template, tmp_path) / ".cookiecutter.yaml").read_text())
     assert list(kept) == ["default_context"]
     assert list(kept["default_context"]) == VISIBLE
 
 
+@pytest.mark.anywhere
 def test_a_failing_hook_leaves_nothing(template: Path, tmp_path: Path) -> None:
     """At whatever point it fails."""
     import shutil
