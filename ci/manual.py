@@ -47,7 +47,7 @@ def runtime(module: str) -> Any:
 
 def options() -> str:
     lines = ["| option | default | changes by | only with | meaning |", "|---|---|---|---|---|"]
-    for one in runtime("config").OPTIONS:
+    for one in runtime("options").OPTIONS:
         flags = (f"-{one.short}, " if one.short else "") + f"--{one.name} {one.metavar}".rstrip()
         number = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
         default = number if isinstance(one.default, int | float) and one.metavar else str(one.default or "")

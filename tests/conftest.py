@@ -1,10 +1,17 @@
-"""What is said at the end of a run, however many processes it had."""
+"""What holds for all tests: Ctrl-C works, and what is said at the end of a run, however many processes it had."""
 
 import re
+import signal
 
 import pytest
 
 COUNTED = re.compile(r"test_bake\.py::test_(?:combination|types|style|unit_tests)\[")
+
+
+def pytest_configure() -> None:
+    """A shell that runs the tests in the background has them ignore SIGINT; what they start would do so too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -137,6 +137,11 @@ class Stage:
     peers: Path  # virtual environment of the peers
     projects: dict[str, Path] = field(default_factory=dict)
 
+    @property
+    def python(self) -> str:
+        """Everybody's interpreter: at each start the system's own would look for site-packages that are not used."""
+        return str(self.peers / "bin" / "python")
+
     def command(self, name: str, port: int) -> list[str]:
         """How a server is started."""
         binary = self.peers / "bin"
@@ -165,7 +170,7 @@ class Stage:
             else:
                 one = rest and rest[0].isdigit()
                 flags += ["--processes", "1" if one else "2", "-n", "4", "-m", "32" if workers == "32" else "16"]
-            return [PYTHON, "-m", "hello_server", *flags]
+            return [self.python, "-m", "hello_server", *flags]
         gunicorn = [str(binary / "gunicorn"), "-b", bind, "--chdir", str(SERVERS), "--log-level", "error"]
         uvicorn = [str(binary / "uvicorn"), "asgi:application", "--app-dir", str(SERVERS), "--port", str(port),
                    "--loop", "uvloop",
@@ -174,10 +179,10 @@ class Stage:
         text = (SERVERS / "nginx.conf").read_text()
         conf.write_text(text.replace("DIRECTORY", str(self.scratch)).replace("PORT", str(port)))
         commands = {
-            "limit": [PYTHON, str(SERVERS / "limit.py"), str(port), "2"],
-            "limit-1": [PYTHON, str(SERVERS / "limit.py"), str(port), "1"],
-            "limit-close": [PYTHON, str(SERVERS / "limit.py"), str(port), "2", "close"],
-            "bjoern": [str(binary / "python"), str(SERVERS / "bjoern_two.py"), str(port)],
+            "limit": [self.python, str(SERVERS / "limit.py"), str(port), "2"],
+            "limit-1": [self.python, str(SERVERS / "limit.py"), str(port), "1"],
+            "limit-close": [self.python, str(SERVERS / "limit.py"), str(port), "2", "close"],
+            "bjoern": [self.python, str(SERVERS / "bjoern_two.py"), str(port)],
             "gunicorn-gthread": [*gunicorn, "-k", "gthread", "-w", "2", "--threads", "8", "wsgi:application"],
             "gunicorn-gthread-1": [*gunicorn, "-k", "gthread", "-w", "1", "--threads", "8", "wsgi:application"],
             "gunicorn-sync": [*gunicorn, "-w", "2", "wsgi:application"],
@@ -192,8 +197,8 @@ class Stage:
                       "--die-on-term"],
             "node": ["node", str(SERVERS / "node.js"), str(port), "2"],
             "nginx": ["nginx", "-c", str(conf)],
-            "socketserver-threading": [PYTHON, str(SERVERS / "echo.py"), str(port), "Threading"],
-            "socketserver-forking": [PYTHON, str(SERVERS / "echo.py"), str(port), "Forking"],
+            "socketserver-threading": [self.python, str(SERVERS / "echo.py"), str(port), "Threading"],
+            "socketserver-forking": [self.python, str(SERVERS / "echo.py"), str(port), "Forking"],
         }  # fmt: skip
         return commands[name]
 

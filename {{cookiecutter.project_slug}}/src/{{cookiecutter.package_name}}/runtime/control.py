@@ -93,8 +93,8 @@ class Control:
             return "stopping"
         if supervisor.current is None:
             return "starting" if supervisor.next is not None else "no server"
-        if supervisor.stalled > supervisor.SILENCE:  # then what health() said last says nothing
-            return f"the server has not been heard of for {supervisor.stalled:.0f} s"
+        if supervisor.pulse.stalled > supervisor.pulse.SILENCE:  # then what health() said last says nothing
+            return f"the server has not been heard of for {supervisor.pulse.stalled:.0f} s"
         if not supervisor.current.board.words[scoreboard.HEALTH]:
             return "health() says no"
         return ""
@@ -163,7 +163,7 @@ class Control:
                 "sent_bytes": words[scoreboard.SENT],
                 "worker_crashes": figures.crashes,
                 "generations": supervisor.count,
-                "failed_reloads": supervisor.failed_reloads,
+                "failed_reloads": supervisor.reload.failures,
                 "log_lines_dropped": supervisor.dropped(),
                 "logger_restarts": supervisor.relay.logger.restarts if supervisor.relay.logger is not None else 0,
             },
@@ -207,7 +207,7 @@ class Control:
             family("counter", "service_generations_total", "Generations started: the first, and one per reload.",
                    supervisor.count),
             family("counter", "service_failed_reloads_total", "Reloads that failed; the old generation served on.",
-                   supervisor.failed_reloads),
+                   supervisor.reload.failures),
             family("counter", "service_server_crashes_total", "Server processes that died and were replaced.",
                    supervisor.throttle.crashes),
             family("counter", "service_worker_crashes_total", "Worker processes that died and were replaced.",
@@ -248,8 +248,8 @@ class Control:
     def reload(self, query: str) -> Later:
         """Answers when the reload has worked or failed."""
         later = Later()
-        self.supervisor.watchers.append(outcome(later))
-        self.supervisor.reload()
+        self.supervisor.reload.watchers.append(outcome(later))
+        self.supervisor.reload.begin()
         return later
 
     def reloaded(self, query: str) -> Answer | Later:
@@ -261,10 +261,11 @@ class Control:
             return Answer(409, "the service is stopping\n")
         if supervisor.next is None:
             current = supervisor.current
-            serves = f"generation {current.number} serves" if current is not None else self.unready()
-            return Answer(409 if supervisor.trouble or current is None else 200, (supervisor.trouble or serves) + "\n")
+            if supervisor.reload.trouble or current is None:
+                return Answer(409, (supervisor.reload.trouble or self.unready()) + "\n")
+            return Answer(200, f"generation {current.number} serves\n")
         later = Later()
-        waiting = supervisor.watchers if supervisor.reload_again else supervisor.next.watchers
+        waiting = supervisor.reload.watchers if supervisor.reload.asked else supervisor.next.watchers
         waiting.append(outcome(later))
         return later
 
@@ -278,7 +279,7 @@ class Control:
         if supervisor.notify.address or any(one.inherited for one in supervisor.listeners):
             return Answer(409, "its starter holds its state or its sockets: restart it there (systemctl restart)\n")
         try:
-            supervisor.load_again()
+            supervisor.reload.load()
         except (StartError, OSError) as error:
             return Answer(409, f"not restarted: {error}\n")
         supervisor.again = True

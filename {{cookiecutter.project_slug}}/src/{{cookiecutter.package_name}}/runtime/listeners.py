@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .errors import NOPERM, UNAVAILABLE, USAGE, StartError
@@ -223,13 +223,3 @@ def inherit(descriptor: int, address: str) -> Listener:
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return Listener(address, sock, inherited=bool(listening))
-
-
-def activated(environment: MutableMapping[str, str]) -> dict[str, str]:
-    """The sockets fd:3, fd:4 … of LISTEN_FDS for this process, each with its name in LISTEN_FDNAMES or ""
-    (sd_listen_fds(3)); taken out of the environment, for they are nobody else's."""
-    number, pid, names = (environment.pop("LISTEN_" + part, "") for part in ("FDS", "PID", "FDNAMES"))
-    if not number.isdigit() or pid != str(os.getpid()):  # meant for another process
-        return {}
-    known = names.split(":") + [""] * int(number)
-    return {f"fd:{3 + n}": known[n] for n in range(int(number))}

@@ -6,15 +6,15 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import PYTHON, __version__, logger, logs
-from .config import Config, Service, load, refuse_windows, usage
+from . import PYTHON, __version__, activation, logger, logs
+from .config import Config, Service, load, refuse_windows
 from .daemon import Identity, close_inherited, detach, enter, raise_limit
 from .errors import OK, SOFTWARE, StartError
-from .listeners import activated
 from .logs import channel, log
+from .options import usage
 from .relay import Relay, style_of
 from .server import load_handlers
-from .supervisor import Supervisor, use_activated
+from .supervisor import Supervisor
 
 
 def run(service: Service, arguments: Sequence[str] | None = None) -> int:
@@ -56,8 +56,8 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     faulthandler.enable()
     channel.style = style_of(config)
     logs.setup("supervisor", config)
-    inherited = activated(os.environ)
-    use_activated(config, inherited)
+    inherited = activation.activated(os.environ)
+    activation.use(config, inherited)
     raise_limit()
     close_inherited([int(one[3:]) for one in (*config.bind, config.admin) if one.startswith("fd:")])
     if config.log_file:

@@ -7,7 +7,6 @@ never blocks: not on a client, not on a log, not on a server.
 import logging
 import os
 import selectors
-import signal
 import socket
 import sys
 import time
@@ -16,16 +15,18 @@ from contextlib import ExitStack
 
 from . import cgroups, logs, scoreboard, signals
 from . import listeners as sockets
-from .config import ADDRESS_KEYS, Config, Service, changed, load
+from .config import Config, Service
 from .control import Control
 from .daemon import Identity, Pidfile, ReadyPipe
-from .errors import OK, SOFTWARE, USAGE, StartError
-from .generation import Generation, Watcher
+from .errors import OK, SOFTWARE, StartError
+from .generation import Generation
 from .listeners import Listener
 from .logs import log
 from .metrics import Figures
 from .notify import Notify
+from .pulse import Pulse
 from .relay import Relay
+from .reload import Reload, tell
 from .scoreboard import Scoreboard
 from .server import LAST_WORDS, ServerProcess, flush
 from .throttle import Throttle
@@ -39,10 +40,6 @@ RETRY = 1.0  # seconds until the next attempt when no process could be made
 
 class Supervisor:
     """`run` returns the exit status of the service."""
-
-    NAMED = 1.0  # seconds without a beat of the server's loop: the log says that it stands still
-    SILENCE = 3.0  # then the service is not ready any more
-    STANDSTILL = 30.0  # then the server is replaced
 
     def __init__(
         self, service: Service, config: Config, arguments: Sequence[str], ready: ReadyPipe | None,
@@ -63,24 +60,19 @@ class Supervisor:
         self.was_ready = False
         self.stopping = False
         self.status = OK
-        self.reload_again = False
         self.restart_due = float("inf")
         self.drain_due = float("inf")
         self.throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
         self.listeners: list[Listener] = []
         self.started = time.monotonic()
-        self.checked = self.started
-        self.beat = 0  # of the current server's loop, as last seen
-        self.stalled = 0.0  # seconds for which that beat has not changed while we were awake
+        self.pulse = Pulse()  # of the current server
         self.control: Control | None = None
         self.figures = Figures()  # what ended generations have counted
-        self.failed_reloads = 0
-        self.trouble = ""  # why the latest reload failed, if it did
+        self.reload = Reload(self)
         self.again = False  # `ctl restart`: after the end comes a new beginning
         self.selector = selectors.DefaultSelector()
         self.notify = Notify()
         self.code = Watch() if config.reload else None
-        self.watchers: list[Watcher] = []  # wait for the reload that begins next; later they are the generation's
 
     # ---- start ---------------------------------------------------------------------------------------------------
 
@@ -159,7 +151,7 @@ class Supervisor:
         os.close(holding)
         self.count += 1
         generation = Generation(self.count, pid, config, board, listeners, channel, lives)
-        generation.watchers, self.watchers = self.watchers, []
+        generation.watchers, self.reload.watchers = self.reload.watchers, []
         if config.start_timeout:
             generation.deadline = generation.born + config.start_timeout
         self.generations.append(generation)
@@ -219,13 +211,14 @@ class Supervisor:
         if now >= self.drain_due:
             self.drain_due = float("inf")
             self.begin_drain()
-        self.check_beat(now)
+        beating = self.current is not None and not (self.current.halted or self.stopping)
+        self.pulse.check(self.current if beating else None)
         self.relay.check(now, self.dropped())
         if self.control is not None:
             self.control.expire(now)
         if self.code is not None and not self.stopping and (names := self.code.changed()):
             log.info("changed: %s", ", ".join(names))
-            self.reload()
+            self.reload.begin()
         self.notify.beat(now, self.stopping or self.next is not None, self.summary)
 
     def summary(self) -> str:
@@ -236,7 +229,7 @@ class Supervisor:
         state = "draining" if self.stopping else "reloading" if self.current and self.next else ""
         state = state or (f"serving, generation {self.current.number}" if self.current else "starting")
         counts = ", ".join(f"{pool[name]} {name}" for name in ("busy", "idle", "starting", "leaving") if pool[name])
-        trouble = f"; {self.trouble}" if self.trouble else ""
+        trouble = f"; {self.reload.trouble}" if self.reload.trouble else ""
         return f"{state}: workers {counts or 'none'}, at most {pool['max']}; connections {self.connections}{trouble}"
 
     @property
@@ -271,25 +264,6 @@ class Supervisor:
     def identity(self) -> Identity:
         return Identity(self.config.user, self.config.group)
 
-    def check_beat(self, now: float) -> None:
-        """Is the current server's loop alive? Time in which we did not run ourselves (SIGSTOP, a suspended machine)
-        is not held against it."""
-        awake, self.checked = min(now - self.checked, 2 * TICK), now
-        generation = self.current
-        beat = generation.board.words[scoreboard.BEAT] if generation is not None else 0
-        if generation is None or beat != self.beat or generation.halted or self.stopping:
-            if self.stalled > self.NAMED:
-                log.info("the server's loop runs again")
-            self.beat, self.stalled = beat, 0.0
-            return
-        before, self.stalled = self.stalled, self.stalled + awake
-        if before <= self.NAMED < self.stalled:
-            log.error("the server (pid %d) stands still: it was stopped, or a periodic function or health() does not"
-                      " return", generation.pid)  # fmt: skip
-        if before <= self.STANDSTILL < self.stalled:
-            log.error("the server (pid %d) has stood still for %.0f s: replaced", generation.pid, self.stalled)
-            os.kill(generation.pid, signal.SIGKILL)  # its workers finish what they have
-
     def on_signal(self) -> None:
         for action in self.wakeup.take():
             if action == "reap":
@@ -304,7 +278,7 @@ class Supervisor:
             elif action == "halt":
                 self.halt("INT or QUIT")
             elif action == "reload":
-                self.reload()
+                self.reload.begin()
             elif action == "respawn":
                 self.respawn()
             elif action in ("more", "fewer") and not (self.config.foreground and os.isatty(2)):
@@ -386,7 +360,7 @@ class Supervisor:
         for listener in stale:
             listener.remove()
         self.was_ready = True
-        self.trouble = ""
+        self.reload.trouble = ""
         self.notify.send("READY=1", f"STATUS=serving, generation {generation.number}")
         self.relay.flush()
         if self.relay.logger is not None:
@@ -395,7 +369,7 @@ class Supervisor:
             self.ready_pipe.verdict(OK)
             self.ready_pipe = None
         tell(generation.watchers, True, f"generation {generation.number} serves")
-        self.reload_if_asked()
+        self.reload.go_on()
 
     def on_server_end(self, generation: Generation, status: int) -> None:
         """A server has ended: as asked, failed to start, or crashed."""
@@ -433,9 +407,9 @@ class Supervisor:
             if listener not in self.listeners:
                 listener.remove()
         if self.current is not None:
-            self.reload_failed(f"reload failed: {reason}; generation {self.current.number} serves on")
+            self.reload.failed(f"reload failed: {reason}; generation {self.current.number} serves on")
             tell(generation.watchers, False, reason)
-            self.reload_if_asked()
+            self.reload.go_on()
         elif self.was_ready:
             tell(generation.watchers, False, reason)
             self.restart(generation, reason)
@@ -451,12 +425,23 @@ class Supervisor:
         log.error("%s; the next generation starts%s", reason, f" in {delay:.1f} s" if delay else "")
         self.restart_due = time.monotonic() + delay
 
+    def respawn(self) -> None:
+        """End the workers now, start a new generation."""
+        if self.stopping or self.next is not None:
+            log.warning("respawn ignored: the service is %s", "stopping" if self.stopping else "starting")
+            return
+        log.info("respawn: workers end now")
+        self.current = None
+        for generation in self.generations:
+            self.end_now(generation)
+        self.start_again()
+
     def give_up(self, status: int, reason: str) -> None:
         """The service cannot work: say why, stop what is left, and exit with `status`."""
         self.status = status
         self.say(reason)
         self.stopping = True
-        self.tell_all("the service has given up")
+        self.reload.end_all("the service has given up")
         self.next = None
         for generation in self.generations:
             self.end_now(generation)
@@ -496,79 +481,6 @@ class Supervisor:
         self.figures.keep(generation.board)
         generation.board.close()
 
-    # ---- reload --------------------------------------------------------------------------------------------------
-
-    def reload(self) -> None:
-        """A new generation with new configuration and code; the old one serves until the new one is ready."""
-        if self.stopping:
-            log.warning("reload ignored: the service is stopping")
-            self.tell_all("the service is stopping")
-            return
-        if self.next is not None:
-            log.info("reload: generation %d is still starting; another one follows it", self.next.number)
-            self.reload_again = True
-            return
-        self.notify.reloading()
-        made: list[Listener] = []
-        try:
-            config = self.load_again()
-            identity = Identity(config.user, config.group)
-            listeners = self.bind(config, identity)
-            made = [one for one in listeners if one not in self.listeners]
-            log.info("reload: starting generation %d", self.count + 1)
-            self.start_generation(config, listeners, identity)
-        except (StartError, OSError) as error:
-            for listener in made:
-                listener.remove()
-            number = self.current.number if self.current else 0
-            self.reload_failed(f"reload refused: {error}; generation {number} serves on")
-            watchers, self.watchers = self.watchers, []
-            tell(watchers, False, str(error))
-            return
-        self.restart_due = float("inf")
-
-    def reload_failed(self, text: str) -> None:
-        self.failed_reloads += 1
-        self.trouble = text.replace("\n", " ")
-        log.error(text)
-        self.notify.send("READY=1", f"STATUS={self.trouble}")  # else systemd waits for the reload's end
-
-    def load_again(self) -> Config:
-        """The configuration as it is now; relative paths mean what they meant at the start."""
-        os.chdir(self.directory)
-        try:
-            config = load(self.service, self.arguments, os.environ)
-        finally:
-            if not self.config.foreground:
-                os.chdir("/")
-        use_activated(config, self.activated)
-        keep_start_scope(self.config, config)
-        return config
-
-    def reload_if_asked(self) -> None:
-        """A reload that was asked for while a generation was starting."""
-        if self.reload_again:
-            self.reload_again = False
-            self.reload()
-
-    def respawn(self) -> None:
-        """End the workers now, start a new generation."""
-        if self.stopping or self.next is not None:
-            log.warning("respawn ignored: the service is %s", "stopping" if self.stopping else "starting")
-            return
-        log.info("respawn: workers end now")
-        self.current = None
-        for generation in self.generations:
-            self.end_now(generation)
-        self.start_again()
-
-    def tell_all(self, text: str) -> None:
-        """No reload that somebody waits for will come to an end."""
-        waiting, self.watchers = self.watchers, []
-        for generation in self.generations:
-            waiting += generation.watchers
-        tell(waiting, False, text)
-
     # ---- stop ----------------------------------------------------------------------------------------------------
 
     def stop(self, cause: str) -> None:
@@ -579,7 +491,7 @@ class Supervisor:
         self.restart_due = float("inf")
         self.notify.send("STOPPING=1", "STATUS=draining")
         log.info("stopping gracefully (%s)", cause)
-        self.tell_all("the service is stopping")
+        self.reload.end_all("the service is stopping")
         if self.next is not None:
             self.end_now(self.next)
             self.next = None
@@ -606,7 +518,7 @@ class Supervisor:
         if not self.stopping:
             self.notify.send("STOPPING=1", "STATUS=stopping at once")
         self.stopping = True
-        self.tell_all("the service is stopping")
+        self.reload.end_all("the service is stopping")
         self.drain_due = self.restart_due = float("inf")
         for listener in self.listeners:
             listener.remove()
@@ -631,40 +543,3 @@ class Supervisor:
         if self.stopping and self.status == OK:
             log.info("stopped")
             self.relay.flush()
-
-
-def keep_start_scope(old: Config, new: Config) -> None:
-    """What only a restart changes stays as it is, and the log says so."""
-    for warning in new.warnings:
-        log.warning(warning)
-    for name in changed(old, new):
-        log.warning("--%s changes only on a restart, not on a reload", name)
-        key = name.replace("-", "_")
-        new.set(key, getattr(old, key), old.source[key])
-
-
-def use_activated(config: Config, activated: Mapping[str, str]) -> None:
-    """Sockets that the starter opened (LISTEN_FDS) replace the addresses of the configuration; one named `admin`
-    (FileDescriptorName= in systemd.socket(5)) replaces --admin. Raises StartError (2) for an address on the command
-    line: which of the two is meant? And for a connection (Accept=yes), which is no listening socket."""
-    if "connection" in activated.values():
-        raise StartError("LISTEN_FDS: a connection, not a listening socket: set Accept=no in the socket unit", USAGE)
-    admin = [address for address, name in activated.items() if name == "admin"]
-    serving = tuple(address for address in activated if address not in admin)
-    for key in (*(ADDRESS_KEYS if serving else ()), *(["admin"] if admin else ())):
-        source, name = config.source[key], key.replace("_", "-")
-        if source == "flag":
-            raise StartError(f"--{name}: an address beside inherited sockets (LISTEN_FDS): remove one of them", USAGE)
-        if source != "default":
-            log.warning("%s from the %s is ignored: the sockets are inherited (LISTEN_FDS)", name, source)
-    if len(admin) > 1:
-        raise StartError("LISTEN_FDNAMES: more than one socket is named admin: there is one --admin address", USAGE)
-    config.bind = serving or config.bind
-    config.admin = admin[0] if admin else config.admin
-
-
-def tell(watchers: list[Watcher], worked: bool, text: str) -> None:
-    """Say how a reload has ended, once."""
-    waiting, watchers[:] = list(watchers), []
-    for watcher in waiting:
-        watcher(worked, text)
