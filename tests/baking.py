@@ -86,14 +86,21 @@ def bake(template: Path, target: Path, **answers: str) -> Path:
         if not kept.exists():
             make_room(directory)
             with tempfile.TemporaryDirectory(dir=directory) as fresh:
-                # cookiecutter is imported once: the server that this process forks from has it.
-                child = CONTEXT.Process(target=baker, args=(template, Path(fresh), answers))
-                child.start()
-                child.join()
-                assert child.exitcode == 0, (Path(fresh) / "said").read_text()
+                bake_anew(template, Path(fresh), **answers)
                 (Path(fresh) / "baked").rename(kept)
     shutil.copytree(kept, target, dirs_exist_ok=True)
     return target / next(kept.iterdir()).name
+
+
+def bake_anew(template: Path, directory: Path, **answers: str) -> Path:
+    """Generate a project below a directory, whether one was kept or not; returns the project's own."""
+    directory.mkdir(parents=True, exist_ok=True)
+    # cookiecutter is imported once: the server that this process forks from has it.
+    child = CONTEXT.Process(target=baker, args=(template, directory, answers))
+    child.start()
+    child.join()
+    assert child.exitcode == 0, (directory / "said").read_text()
+    return next((directory / "baked").iterdir())
 
 
 @contextlib.contextmanager

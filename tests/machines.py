@@ -108,13 +108,17 @@ class Machine:
     def kill(self, signal: str, pid: int) -> None:
         self.run("python3", "-c", f"import os, signal; os.kill({pid}, signal.{signal})")
 
-    def connect(self, inside: int = 1966) -> HTTPConnection:
-        """To a port of the machine."""
+    def address(self, inside: int = 1966) -> tuple[str, int]:
+        """Where a port of the machine is published."""
         if not self.container.ports:
             self.container.reload()
         published = self.container.ports[f"{inside}/tcp"]
         assert published, "the machine is down"
-        return HTTPConnection("127.0.0.1", int(published[0]["HostPort"]), timeout=DEADLINE)
+        return "127.0.0.1", int(published[0]["HostPort"])
+
+    def connect(self, inside: int = 1966) -> HTTPConnection:
+        """To a port of the machine."""
+        return HTTPConnection(*self.address(inside), timeout=DEADLINE)
 
     def get(self, path: str = "/", inside: int = 1966) -> str:
         """The body of an answer that has status 200."""

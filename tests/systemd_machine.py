@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import docker
+import pytest
+from docker.errors import ImageNotFound
 from docker.models.containers import Container
-from machines import SERVICE, Machine
+from machines import SERVICE, Machine, booted
 
 # Its journal stays in memory, and nothing of it outlives the test.
 OPTIONS: dict[str, Any] = {
@@ -53,3 +59,26 @@ class Systemd(Machine):
     @property
     def pid(self) -> int:
         return int(self.show("MainPID"))
+
+
+def base(engine: docker.DockerClient, version: int) -> str:
+    """The image with this version of systemd, and nothing of ours in it."""
+    image = f"systemd:{version}"
+    try:
+        engine.images.get(image)
+    except ImageNotFound:
+        pytest.fail(f"no image {image}: make it with `python3 ci/systemd_image.py {version}`", pytrace=False)
+    return image
+
+
+@contextmanager
+def started(engine: docker.DockerClient, image: str, version: int) -> Iterator[Systemd]:
+    """A machine that has booted from an image with this version of systemd."""
+    # Debian 12's systemd uses what is mounted, of both versions; that of Debian 13 wants the unified hierarchy alone.
+    unified = Path("/sys/fs/cgroup/unified")
+    groups = unified if version >= 256 and unified.is_dir() else Path("/sys/fs/cgroup")
+    with booted(engine, image, ["/sbin/init"], volumes=[f"{groups}:/sys/fs/cgroup:rw"], **OPTIONS) as container:
+        machine = Systemd(container, version)
+        machine.eventually("booted", lambda: machine.try_("systemctl", "is-system-running").stdout == "running\n")
+        yield machine
+        print(machine.log())

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from load import OUTCOMES, Account, Load
-from target import HANDLERS, PYTHON, Target, bake, eventually, listening
+from target import HANDLERS, PYTHON, Target, eventually, generated, listening
 
 RECOVERY = 0.3  # seconds to the first answer on a new connection after a crash
 FAST = ("--fast-time", "0")  # no death is fast: the throttle is tested in rows of its own
@@ -710,7 +710,7 @@ def main() -> int:
     results = []
     with tempfile.TemporaryDirectory(prefix="faults-") as directory:
         for pool in options.pool or ("prefork", "threaded"):
-            source = bake(Path(directory) / pool, pool)
+            source = generated(Path(directory) / pool, pool)
             for entry in ROWS:
                 if options.row in entry.name:
                     result = run(entry, source, pool, 1 if options.short else 10)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from load import Load
-from target import HANDLERS, Target, bake, eventually
+from target import HANDLERS, Target, eventually, generated
 
 BROKEN = "raise LookupError('broken')\n"
 
@@ -144,7 +144,7 @@ def main() -> int:
     wrong = []
     with tempfile.TemporaryDirectory(prefix="faults-") as directory:
         for pool in options.pool or ("prefork", "threaded"):
-            wrong += run(pool, bake(Path(directory) / pool, pool), seed, options.count)
+            wrong += run(pool, generated(Path(directory) / pool, pool), seed, options.count)
     return int(bool(wrong))
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 import uuid
@@ -17,7 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from baking import bake, copy_template  # after its path
+
 INJECT = Path(__file__).resolve().parent / "inject"
 PACKAGE = "hello_server"
 PYTHON = os.environ.get("TEST_PYTHON") or (
@@ -58,18 +59,9 @@ def eventually(probe: Callable[[], T | None], what: str, deadline: float = 20.0)
     return value
 
 
-def bake(target: Path, pool: str) -> Path:
-    """Generate a service with this pool from what is committed; the directory that holds its package."""
-    template = target / "template"
-    archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPOSITORY, check=True, capture_output=True).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(template, filter="data")
-    command = [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "-o", str(target / "baked")]
-    command.append(f"pool={pool}")
-    subprocess.run(
-        command, check=True, timeout=120, stdout=subprocess.DEVNULL, env={**os.environ, "HOME": os.fspath(target)}
-    )
-    source = next((target / "baked").iterdir()) / "src"
+def generated(directory: Path, pool: str) -> Path:
+    """Generate a service with this pool; the directory that holds its package."""
+    source = bake(copy_template(directory / "template"), directory / "baked", pool=pool) / "src"
     subprocess.run([PYTHON, "-m", "compileall", "-q", source], check=True, timeout=120)
     return source
 

@@ -12,10 +12,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INSTALLED = [str(path) for path in REPOSITORY.glob(".venv/lib/python3*/site-packages")]
 
 if sys.argv[0] in ("-m", "-c", ""):  # a service; this is imported before its module is found
+    before = list(sys.path)
     sys.path += INSTALLED
     import coverage
 
-    sys.path = [path for path in sys.path if path not in INSTALLED]
+    sys.path = before
     measured = coverage.Coverage(
         data_file=str(REPOSITORY / "build/coverage/all"),
         config_file=str(Path(__file__).with_name("coveragerc")),

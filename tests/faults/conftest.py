@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "ci" / "faults"))
 
-from target import Target, bake
+from target import Target, generated
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,7 +26,7 @@ def sources() -> Iterator[dict[str, Path]]:
     with tempfile.TemporaryDirectory(prefix="faults-") as directory:
         path = Path(directory)
         path.chmod(0o755)
-        yield {pool: bake(path / pool, pool) for pool in ("prefork", "threaded")}
+        yield {pool: generated(path / pool, pool) for pool in ("prefork", "threaded")}
 
 
 @pytest.fixture(params=["prefork", "threaded"])

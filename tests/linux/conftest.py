@@ -8,9 +8,8 @@ from pathlib import Path
 import docker
 import pytest
 from baking import bake, copy_template
-from docker.errors import ImageNotFound
-from machines import HANDLERS, SERVICE, SOURCES, booted, connected, image_with
-from systemd_machine import OPTIONS, Systemd
+from machines import HANDLERS, SERVICE, SOURCES, connected, image_with
+from systemd_machine import Systemd, base, started
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,29 +35,20 @@ def version(request: pytest.FixtureRequest) -> int:
 @pytest.fixture(scope="session")
 def installed(engine: docker.DockerClient, version: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An image with systemd and the service, put in place by `make install`."""
-    base = f"systemd:{version}"
-    try:
-        engine.images.get(base)
-    except ImageNotFound:
-        pytest.fail(f"no image {base}: make it with `python3 ci/systemd_image.py {version}`", pytrace=False)
     directory = tmp_path_factory.mktemp("project")
     project = bake(copy_template(directory / "template"), directory / "baked")
     (project / "src/hello_server/handlers.py").write_text(HANDLERS)
-    with image_with(engine, base, {SOURCES: project}, f"make -C {SOURCES} install", directory / "lock") as tag:
+    with image_with(
+        engine, base(engine, version), {SOURCES: project}, f"make -C {SOURCES} install", directory / "lock"
+    ) as tag:
         yield tag
 
 
 @pytest.fixture
 def machine(engine: docker.DockerClient, installed: str, version: int) -> Iterator[Systemd]:
     """A machine that has booted."""
-    # Debian 12's systemd uses what is mounted, of both versions; that of Debian 13 wants the unified hierarchy alone.
-    unified = Path("/sys/fs/cgroup/unified")
-    groups = unified if version >= 256 and unified.is_dir() else Path("/sys/fs/cgroup")
-    with booted(engine, installed, ["/sbin/init"], volumes=[f"{groups}:/sys/fs/cgroup:rw"], **OPTIONS) as container:
-        machine = Systemd(container, version)
-        machine.eventually("booted", lambda: machine.try_("systemctl", "is-system-running").stdout == "running\n")
+    with started(engine, installed, version) as machine:
         yield machine
-        print(machine.log())
 
 
 @pytest.fixture

@@ -1,30 +1,32 @@
-"""Every protocol and pool passes its own container tests, also on an image without a shell."""
+"""Container tests of generated projects: each pair of answers to any two options is in one of them."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from baking import bake, copy_template
+from allpairspy import AllPairs  # type: ignore[import-untyped]
+from baking import OPTIONS, bake, copy_template
+from projects import DECIDES, TRIED, assert_passed, make_with_our_tools
 
-KINDS = [("http", "threaded", "bare"), ("line", "threaded", "bare"), ("stream", "prefork", "bare")]
+# Images that are here, with a shell and without one; and the Python in them.
+IMAGES = {f"python:{DECIDES}-slim": DECIDES, f"python:{DECIDES}-bare": DECIDES, f"python:{TRIED}-slim": TRIED}
+# What has most answers goes first, or the pairs would need more projects.
+CHOICES = {
+    "license": OPTIONS["license"],
+    "image": list(IMAGES),
+    "protocol": OPTIONS["protocol"],
+    "ci": OPTIONS["ci"],
+    "pool": OPTIONS["pool"],
+}
+ROWS = [dict(zip(CHOICES, row, strict=True)) for row in AllPairs(list(CHOICES.values()))]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("protocol", "pool", "variant"), KINDS)
-def test_kind_passes_its_own_tests(protocol: str, pool: str, variant: str, tmp_path: Path) -> None:
-    template = copy_template(tmp_path / "template")
-    project = bake(template, tmp_path / "baked", protocol=protocol, pool=pool, python_version="3.13")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TEST_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "3", "tests/integration"],
-        cwd=project,
-        env=environment | {"PYTHON_IMAGE": f"python:3.13-{variant}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout
+@pytest.mark.parametrize("answers", ROWS, ids=lambda answers: "-".join(answers.values()))
+def test_kind_passes_its_own_tests(answers: dict[str, str], tmp_path: Path) -> None:
+    image = answers["image"]
+    version = IMAGES[image]
+    rest = {option: answer for option, answer in answers.items() if option != "image"}
+    project = bake(copy_template(tmp_path / "template"), tmp_path / "baked", python_version=version, **rest)
+    assert_passed(make_with_our_tools(project, "test-integration", PYTHON_IMAGE=image), version)

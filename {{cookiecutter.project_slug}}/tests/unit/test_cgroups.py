@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.__main__ import SERVICE
 from {{ cookiecutter.package_name }}.runtime import cgroups
-from {{ cookiecutter.package_name }}.runtime.config import Config, load
+from {{ cookiecutter.package_name }}.runtime.config import Config, Service, load
 
 MIB = 2**20
+# With the runtime's own defaults, whatever __main__.py says.
+SERVICE = Service("test", "test", "0", pool="{{ cookiecutter.pool }}", protocol="{{ cookiecutter.protocol }}")
 
 
 @pytest.fixture(autouse=True)
