@@ -4,7 +4,6 @@ What was baked is kept below build/baked, under a name made of the template's co
 generated once, whichever test or process asks first, and copied to all others.
 """
 
-import contextlib
 import hashlib
 import importlib.metadata
 import itertools
@@ -15,12 +14,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from cookiecutter.main import cookiecutter as generator  # type: ignore[import-untyped]
+from filelock import FileLock
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 CONTEXT: Any = multiprocessing.get_context(METHOD)
@@ -82,9 +80,9 @@ def bake(template: Path, target: Path, **answers: str) -> Path:
     """Generate a project, or copy one that was generated from the same template and answers; returns its directory."""
     directory = CACHE / digest(template)
     kept = directory / hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
-    with turn(kept):
+    make_room(directory)
+    with FileLock(kept.with_suffix(".lock")):  # one process bakes it; one that dies lets go of it
         if not kept.exists():
-            make_room(directory)
             with tempfile.TemporaryDirectory(dir=directory) as fresh:
                 bake_anew(template, Path(fresh), **answers)
                 (Path(fresh) / "baked").rename(kept)
@@ -99,29 +97,8 @@ def bake_anew(template: Path, directory: Path, **answers: str) -> Path:
     child = CONTEXT.Process(target=baker, args=(template, directory, answers))
     child.start()
     child.join()
-    assert child.exitcode == 0, (directory / "said").read_text()
+    assert child.exitcode == 0, f"{child.exitcode}: {(directory / 'said').read_text()}"
     return next((directory / "baked").iterdir())
-
-
-@contextlib.contextmanager
-def turn(kept: Path) -> Iterator[None]:
-    """One process at a time. Portable: a directory is made by one only. One that is left behind counts for a while."""
-    lock = kept.with_suffix(".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + 300
-    while True:
-        try:
-            lock.mkdir()
-            break
-        except FileExistsError:
-            if kept.exists() or time.monotonic() > end:
-                break
-            time.sleep(0.02)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            lock.rmdir()
 
 
 def baker(template: Path, fresh: Path, answers: dict[str, str]) -> None:

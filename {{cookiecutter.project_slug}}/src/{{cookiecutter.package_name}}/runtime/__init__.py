@@ -1,8 +1,8 @@
 """The server runtime: a supervisor, generations of servers, and their pools. Standard library only.
 
-Where to look: `options` (all of them, in one table), `supervisor`, `reload` and `server` (the process tree), `pool_*` (who handles
-requests), `poller` (who waits for clients), `http1` and `http` (the protocol), `daemon` (detaching, pidfile,
-privileges), `signals`, `listeners`, `scoreboard`, `sizing`, `notify`, `logs`, `control` and `admin`.
+Where to look: `options` (all of them, in one table), `supervisor`, `reload` and `server` (the process tree), `pool_*`
+(who handles requests), `poller` (who waits for clients), `http1` and `http` (the protocol), `daemon` (detaching,
+pidfile, privileges), `signals`, `listeners`, `scoreboard`, `sizing`, `notify`, `logs`, `control` and `admin`.
 """
 
 import sys
