@@ -35,7 +35,7 @@ test-linux: engine .venv/installed  ## real init systems and a Swarm, in contain
 	$(bin)/python -m pytest -n 2 --dist loadgroup tests/linux
 
 files: .venv/installed  ## write the list of what each combination of answers gives, after a file was added or removed
-	$(bin)/python tests/inventory.py
+	$(bin)/python tests/support/inventory.py
 
 nightly: soak faults fuzz coverage bench  ## all that takes too long for every change; about two hours
 
@@ -56,8 +56,8 @@ bench: .venv/installed  ## this service beside its peers, about half an hour; fi
 	$(bin)/python ci/bench/report.py docs/benchmarks
 
 fuzz: .venv/installed  ## mutated messages for 2 x FUZZ seconds: the HTTP parser, then a running service
-	$(bin)/python tests/http1/fuzz.py $(FUZZ)
-	$(bin)/python tests/http/live_fuzz.py $(FUZZ)
+	$(bin)/python tests/support/parser_fuzz.py $(FUZZ)
+	$(bin)/python tests/support/live_fuzz.py $(FUZZ)
 
 clients: .venv/installed  ## real HTTP clients and proxies against a service, those that are installed
 	$(bin)/python ci/clients/run.py
@@ -65,8 +65,7 @@ clients: .venv/installed  ## real HTTP clients and proxies against a service, th
 lint: .venv/installed .venv/actionlint  ## style and types of the template
 	$(bin)/ruff check $(ruff)
 	$(bin)/ruff format --check $(ruff)
-	MYPYPATH=ci/faults:ci:tests $(bin)/mypy --explicit-package-bases --exclude 'ci/bench/servers/' local_extensions.py ci tests/baking.py tests/conftest.py tests/inventory.py \
-		tests/container tests/linux tests/rcd tests/template
+	$(bin)/mypy
 	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
 		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime
 

@@ -76,7 +76,7 @@ class Contender:
 
     def build(self, engine: docker.DockerClient, directory: Path) -> None:
         if not self.app:
-            sys.path.insert(0, str(REPOSITORY / "tests"))
+            sys.path.insert(0, str(REPOSITORY / "tests/support"))
             from baking import bake, copy_template
 
             context = bake(copy_template(directory / "template"), directory / "baked", python_version=PYTHON)

@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from load import OUTCOMES, Account, Load
 from target import HANDLERS, PYTHON, Target, eventually, generated, listening
+from traffic import OUTCOMES, Account, Load
 
 RECOVERY = 0.3  # seconds to the first answer on a new connection after a crash
 FAST = ("--fast-time", "0")  # no death is fast: the throttle is tested in rows of its own

@@ -18,8 +18,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from load import Load
 from target import HANDLERS, Target, eventually, generated
+from traffic import Load
 
 BROKEN = "raise LookupError('broken')\n"
 

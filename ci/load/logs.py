@@ -19,11 +19,11 @@ from pathlib import Path
 
 import psutil
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / "tests" / name) for name in ("", "runtime", "logs")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/support"))
 
-from baking import bake, copy_template  # noqa: E402  # after the path to it
-from harness import Background, eventually  # type: ignore[import-not-found]  # noqa: E402
-from said import COMBINED, RECORD, Said, ask_much, numbers, validated  # type: ignore[import-not-found]  # noqa: E402
+from baking import bake, copy_template  # after the path to it
+from harness import Background, eventually
+from said import COMBINED, RECORD, Said, ask_much, numbers, validated
 
 
 def good(line: str, form: str) -> bool:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/support"))
 from baking import bake, copy_template
 
 PYTHON = os.environ.get("TEST_PYTHON", "/usr/bin/python3")

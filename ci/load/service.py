@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path.insert(0, str(REPOSITORY / "tests/support"))
 from baking import bake, copy_template  # noqa: E402  # after its path
 
 PACKAGE = "hello_server"

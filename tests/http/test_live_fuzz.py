@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import live_fuzz
 import pytest
-from fuzz import FailureError
 from harness import Service
+from parser_fuzz import FailureError
 
 HANDLERS = live_fuzz.HANDLERS
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 from harness import Answer, Background, Service, Wire
-from support import more
 
 HANDLERS = r"""
 from .probe import gate, tell
@@ -548,7 +547,7 @@ def test_a_body_that_is_not_read_closes_and_loses_no_answer(http: Service, path:
     """The rest of it is thrown away while the client goes on sending; then the connection ends in order."""
     with http.wire() as wire:
         wire.send(POST.format(path) + f"{fields}Content-Length: 900000\r\n\r\n" + "x" * 100_000)
-        assert more(wire)  # the answer is on its way
+        assert wire.more()  # the answer is on its way
         wire.send("x" * 800_000 + "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = wire.answer()
         assert (answer.status, answer.header("connection")) == (200, "close")

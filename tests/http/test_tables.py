@@ -9,11 +9,11 @@ from __future__ import annotations
 import socket
 
 import pytest
-from engine import FOLLOW_UP, Outcome, run
 from harness import Answer, Service, Wire
-from support import more
-from test_malformed import CASES
-from test_smuggling import PAYLOADS
+from parsing import FOLLOW_UP, Outcome, run
+
+from tests.http1.test_malformed import CASES
+from tests.http1.test_smuggling import PAYLOADS
 
 HANDLERS = """
 from .runtime.http import Request, Response, Router
@@ -33,7 +33,7 @@ def answers(wire: Wire, outcome: Outcome) -> list[Answer]:
     """All final answers until the server closes."""
     methods = [request.method for request in outcome.requests]
     found: list[Answer] = []
-    while more(wire):
+    while wire.more():
         answer = wire.answer(methods[len(found)] if len(found) < len(methods) else "GET")
         if answer.status != 100:
             found.append(answer)

@@ -11,7 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
-from engine import Engine, http1
+from parsing import Engine, http1
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 WIDE = http1.Limits(line=1 << 24, head=1 << 24, fields=1 << 24, trailer=1 << 24, chunk=1 << 24, extensions=1 << 24)

@@ -1,16 +1,16 @@
-"""The short form of fuzz.py; and that fuzz.py finds something where there is something to find."""
+"""The short form of parser_fuzz.py; and that it finds something where there is something to find."""
 
 from __future__ import annotations
 
 import random
 
-import fuzz
+import parser_fuzz
 import pytest
-from engine import http1
+from parsing import http1
 
 
 def test_some_seconds_find_nothing() -> None:
-    inputs, requests, errors = fuzz.fuzz(3.0, random.SystemRandom().randrange(1 << 32))
+    inputs, requests, errors = parser_fuzz.fuzz(3.0, random.SystemRandom().randrange(1 << 32))
     assert inputs > 100
     assert requests > inputs // 10, "hardly any input is legal: the mutations are too wild"
     assert errors > inputs // 10, "hardly any input is illegal: the mutations are too tame"
@@ -28,5 +28,5 @@ def test_it_is_not_blind(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return original(buffer, limits, start, len(buffer) - 5 if fault == "pieces" and seen else seen)
 
     monkeypatch.setattr(http1, "parse_head", faulty)
-    with pytest.raises(fuzz.FailureError):
-        fuzz.fuzz(30.0, 1)
+    with pytest.raises(parser_fuzz.FailureError):
+        parser_fuzz.fuzz(30.0, 1)

@@ -7,7 +7,7 @@ Section numbers are those of RFC 9112 unless they say otherwise.
 from __future__ import annotations
 
 import pytest
-from engine import FOLLOW_UP, Engine, http1, run, single_bytes
+from parsing import FOLLOW_UP, Engine, http1, run, single_bytes
 
 GET = b"GET / HTTP/1.1\r\n"
 HOST = b"Host: a\r\n"

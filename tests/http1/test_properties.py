@@ -7,11 +7,12 @@ from typing import Any
 
 import h11
 import pytest
-from engine import LIMITS, Engine, cut, http1, run, single_bytes
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_malformed import CASES
-from test_smuggling import PAYLOADS
+from parsing import LIMITS, Engine, cut, http1, run, single_bytes
+
+from tests.http1.test_malformed import CASES
+from tests.http1.test_smuggling import PAYLOADS
 
 # A busy machine is no fault of the parser: no deadline, no complaint about slow generation. And no files in the tree.
 settings.register_profile(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from engine import FOLLOW_UP, cut, run, single_bytes
+from parsing import FOLLOW_UP, cut, run, single_bytes
 
 
 class Payload(NamedTuple):

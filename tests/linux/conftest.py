@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import docker
 import pytest
 from baking import bake, copy_template
 from machines import HANDLERS, SERVICE, SOURCES, connected, image_with
 from systemd_machine import Systemd, base, started
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="session")

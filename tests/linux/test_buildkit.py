@@ -6,15 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from baking import REPOSITORY, bake, copy_template
-
-sys.path.insert(0, str(REPOSITORY / "ci"))
 import buildkit
+import pytest
+from baking import bake, copy_template
 
 BASE = "python:3.13-bare"
 SERVICE = "hello-server"

@@ -17,8 +17,6 @@ from uuid import uuid4
 
 import pytest
 from baking import REPOSITORY, bake, copy_template
-
-sys.path.insert(0, str(REPOSITORY / "ci"))
 from swarm import Node, Swarm, groups, leftovers, swarm
 
 pytestmark = [pytest.mark.xdist_group("swarm"), pytest.mark.timeout(600)]

@@ -1,23 +1,16 @@
-"""Fixtures of the load tests: the service is driven by tests/runtime/harness.py, the load made by ci/load/client.py."""
+"""Fixtures of the load tests: the service is driven by harness.py, the load made by ci/load/client.py."""
 
 from __future__ import annotations
 
-import functools
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from baking import OPTIONS, bake, copy_template
+from harness import HANDLERS
+from loaded import Loaded
+from services import Source, directories, generated, placed, pool
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPOSITORY / part) for part in ("tests/runtime", "tests/load", "ci/load")]
-
-from harness import HANDLERS, PYTHON  # noqa: E402
-from loaded import Loaded  # noqa: E402
+__all__ = ["directories", "generated", "pool"]
 
 MORE = """
 import resource, time
@@ -69,50 +62,20 @@ def size(request):
 """
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(60))
-
-
-@pytest.fixture(scope="session")
-def directories() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="load-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="session")
-def source(directories: Path) -> Callable[[str], Path]:
-    """The source directory of a project with this pool, baked once."""
-    template = copy_template(directories / "template")
-
-    @functools.cache
-    def find(pool: str) -> Path:
-        source = bake(template, directories / pool, pool=pool) / "src"
-        subprocess.run([PYTHON, "-m", "compileall", "-q", source], check=True, timeout=120)
-        return source
-
-    return find
-
-
 def served(source: Path, directories: Path) -> Iterator[Loaded]:
-    directory = Path(tempfile.mkdtemp(dir=directories))
-    directory.chmod(0o755)
-    service = Loaded(source, directory)
+    service = placed(Loaded, source, directories)
     service.handlers(HANDLERS + MORE)
     yield service
     service.close()
 
 
-@pytest.fixture(params=OPTIONS["pool"])
-def service(request: pytest.FixtureRequest, source: Callable[[str], Path], directories: Path) -> Iterator[Loaded]:
+@pytest.fixture
+def service(pool: str, generated: Source, directories: Path) -> Iterator[Loaded]:
     """Each pool in turn."""
-    yield from served(source(request.param), directories)
+    yield from served(generated(pool, "http"), directories)
 
 
 @pytest.fixture
-def prefork(source: Callable[[str], Path], directories: Path) -> Iterator[Loaded]:
+def prefork(generated: Source, directories: Path) -> Iterator[Loaded]:
     """For what is about a process that is busy in one handler: a host never is."""
-    yield from served(source("prefork"), directories)
+    yield from served(generated("prefork", "http"), directories)

@@ -7,14 +7,9 @@ import socket
 
 import psutil
 import pytest
-from client import Load, opened
 from harness import eventually
+from load.client import Load, opened
 from loaded import Loaded
-
-
-def held(service: Loaded) -> list[int]:
-    """Connections of each worker."""
-    return sorted(sum(bool(c.raddr) for c in psutil.Process(pid).net_connections("tcp")) for pid in service.workers)
 
 
 @pytest.mark.parametrize(("workers", "connections"), [(2, 64), (2, 256), (4, 64), (4, 256)])
@@ -22,7 +17,7 @@ def test_balance(service: Loaded, workers: int, connections: int) -> None:
     service.members(workers)
     with Load(service.address, connections, requests=connections * 4) as load:
         load.run()
-        counts = held(service)
+        counts = service.connections()
     print(counts)
     assert sum(counts) == connections
     # Generous, for a machine that has more to do than cores; without any balance one worker has nearly all.
@@ -82,7 +77,7 @@ def test_without_descriptors_accepting_pauses(service: Loaded) -> None:
                 assert one.recv(1000).startswith(b"HTTP/1.1 200")
             assert sum(psutil.Process(worker).cpu_times()[:2]) - before < 1
     assert len(service.log.find("cannot accept")) == 1
-    eventually(lambda: held(service) == [0], "all connections are closed")
+    eventually(lambda: service.connections() == [0], "all connections are closed")
 
 
 def answered_now(one: socket.socket) -> bool:

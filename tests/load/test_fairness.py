@@ -7,10 +7,9 @@ import contextlib
 import signal
 import threading
 
-from client import Load
 from harness import Wire, eventually
+from load.client import Load
 from loaded import Loaded
-from test_accepting import held
 
 
 def test_connections_of_one_worker_take_turns(service: Loaded) -> None:
@@ -43,10 +42,10 @@ def test_waiting_connections_move_to_siblings_that_hold_fewer(service: Loaded) -
         service.signal(signal.SIGSTOP, pid)
     service.log.wait_for("was stopped by SIGSTOP", count=len(others))  # until then it may still accept
     with Load(service.address, 8, lambda n: f"/sleep/0.005/{n}", requests=8) as load:
-        eventually(lambda: held(service) == [0, 0, 0, 8], "one worker holds all")
+        eventually(lambda: service.connections() == [0, 0, 0, 8], "one worker holds all")
         for pid in others:
             service.signal(signal.SIGCONT, pid)
-        load.requests, load.until = 0, lambda: held(service) == [2, 2, 2, 2] or load.result.answered > 4000
+        load.requests, load.until = 0, lambda: service.connections() == [2, 2, 2, 2] or load.result.answered > 4000
         result = load.run()
-        assert held(service) == [2, 2, 2, 2]
+        assert service.connections() == [2, 2, 2, 2]
     assert (result.wrong, result.lost, result.reconnected) == ([], [], 0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 
 import psutil
 import pytest
-from client import Load, opened
 from harness import Background, eventually
+from load.client import Load, opened
 from loaded import Loaded
 
 
@@ -99,7 +100,7 @@ def test_the_header_timeout_travels_along(service: Loaded) -> None:
             held = [w for w in pid if any(c.raddr for c in psutil.Process(w).net_connections("tcp"))]
             if held:
                 os.kill(held[0], signal.SIGTERM)
-                eventually(lambda gone=held[0]: gone not in service.workers, "it has left")
+                service.wait_left(held[0])
                 moves += 1
             pid = service.wait_members(3)
         assert moves
@@ -196,7 +197,7 @@ def test_vanished_while_they_are_handed_over(service: Loaded) -> None:
     for _ in range(3):
         held = list(opened(service.address, 40))
         with service.wire() as wire:
-            slow = Background(lambda wire=wire: wire.get("/told/asleep/0.2"))
+            slow = Background(partial(wire.get, "/told/asleep/0.2"))
             while slow.is_alive():
                 for one in held:
                     one.close()

@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from harness import Background, Wire, eventually
@@ -98,9 +99,9 @@ def test_one_line_and_no_worker(service: Loaded, case: str) -> None:
     workers = sorted(service.slots(2, *FLAGS))
     before = service.log.mark()
     wires = [service.wire() for _ in range(3)]  # more than there are workers
-    took = []
+    took: list[float] = []
     peers = [wire.socket.getsockname()[1] for wire in wires]
-    acting = [Background(lambda wire=wire: act(wire)) for wire in wires]
+    acting = [Background(partial(act, wire)) for wire in wires]
     while any(one.is_alive() for one in acting) or not took:
         began = time.monotonic()
         with service.wire() as other:

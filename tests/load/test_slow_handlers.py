@@ -4,8 +4,8 @@ others. ci/load/slow_handlers.py measures the design's own."""
 from __future__ import annotations
 
 import pytest
-from client import Load
 from harness import Background
+from load.client import Load
 from loaded import Loaded
 
 BOUND = 0.5  # seconds; the design says 0.05, on a machine that does nothing else

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -334,9 +335,7 @@ def twice(request):
     return ""
 """)  # fmt: skip
     service.start("-n", "4", "-m", "8")
-    answers = [
-        Background(lambda n=n: service.get(f"/twice/{n}", headers={"X-Request-ID": f"id-{n}"})) for n in range(4)
-    ]
+    answers = [Background(partial(service.get, f"/twice/{n}", headers={"X-Request-ID": f"id-{n}"})) for n in range(4)]
     for arrival in service.events.wait("gate", 4):
         arrival.release()
     for answer in answers:

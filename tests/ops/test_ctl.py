@@ -8,7 +8,6 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -157,7 +156,7 @@ def test_workers_prefork(service: Watched, number: int) -> None:
     assert "-> 6 (the bounds are 1 and --max 6)" in beyond.stdout
 
 
-def test_workers_threaded(sources: Callable[[str], object], either: Watched) -> None:
+def test_workers_threaded(either: Watched) -> None:
     """Threads grow as processes do: without a request coming."""
     either.watch("-n", "2", "-m", "6")
     assert either.ctl("workers", "+3").returncode == 0

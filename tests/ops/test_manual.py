@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -17,7 +18,7 @@ TEXT = (REPOSITORY / TREE / "docs/manual.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def manual() -> ModuleType:
+def manual() -> Iterator[ModuleType]:
     spec = importlib.util.spec_from_file_location("manual", REPOSITORY / "ci/manual.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

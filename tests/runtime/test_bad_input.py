@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Protocol
 
 import pytest
 from harness import (
@@ -279,11 +280,15 @@ def test_refused_when_others_use_all_interfaces(service: Service) -> None:
 # -- the handlers --------------------------------------------------------------------------------------------
 
 
+class Refused(Protocol):
+    def __call__(self, handlers: str, *patterns: str, flags: tuple[str, ...] = ()) -> str: ...
+
+
 @pytest.fixture(params=["foreground", "detached"])
-def refused(service: Service, request: pytest.FixtureRequest) -> object:
+def refused(service: Service, request: pytest.FixtureRequest) -> Refused:
     """Start with these handlers; the service must not start, and says why."""
 
-    def start(handlers: str, *patterns: str, flags: tuple[str, ...] = (), **options: bool) -> str:
+    def start(handlers: str, *patterns: str, flags: tuple[str, ...] = ()) -> str:
         service.handlers(handlers)
         mode = ["-x"] if request.param == "foreground" else ["--pidfile", service.pidfile]
         done = service.run(*mode, *LOOPBACK, *flags, deadline=60)
@@ -294,7 +299,7 @@ def refused(service: Service, request: pytest.FixtureRequest) -> object:
     return start
 
 
-def test_handlers_that_raise_on_import(refused) -> None:
+def test_handlers_that_raise_on_import(refused: Refused) -> None:
     text = "def connect():\n    raise LookupError('no database')\n\nconnect()\n"
     said = refused(text, r"handlers", "LookupError", "no database")
     assert "Traceback (most recent call last):\n" in said
@@ -302,32 +307,32 @@ def test_handlers_that_raise_on_import(refused) -> None:
     assert re.search(r'/handlers\.py", line 2, in connect', said)
 
 
-def test_handlers_with_a_syntax_error(refused) -> None:
+def test_handlers_with_a_syntax_error(refused: Refused) -> None:
     said = refused("routes = \n", "handlers", r"(?i)syntax")
     assert re.search(r'/handlers\.py", line 1', said)
 
 
-def test_handlers_that_need_what_is_not_installed(refused) -> None:
+def test_handlers_that_need_what_is_not_installed(refused: Refused) -> None:
     refused("import no_such_module\n", "handlers", "no_such_module")
 
 
-def test_handlers_that_exit_on_import(refused) -> None:
+def test_handlers_that_exit_on_import(refused: Refused) -> None:
     refused("import sys; sys.exit(0)\n", "handlers", "SystemExit|exit")
 
 
-def test_handlers_whose_error_has_many_lines(refused) -> None:
+def test_handlers_whose_error_has_many_lines(refused: Refused) -> None:
     refused("raise ValueError('first\\nsecond')\n", "handlers", "ValueError")
 
 
-def test_handlers_without_routes(refused) -> None:
+def test_handlers_without_routes(refused: Refused) -> None:
     refused("def init(server):\n    pass\n", "handlers", r"\broutes\b")
 
 
-def test_handlers_whose_routes_are_something_else(refused) -> None:
+def test_handlers_whose_routes_are_something_else(refused: Refused) -> None:
     refused("routes = {'/': None}\n", "handlers", r"\broutes\b", "Router|dict")
 
 
-def test_handlers_whose_function_is_no_function(refused) -> None:
+def test_handlers_whose_function_is_no_function(refused: Refused) -> None:
     refused(f"{HANDLERS}\nworker_init = 3\n", r"\bworker_init\b", "function|callable")
 
 
@@ -337,17 +342,17 @@ def test_handlers_that_are_not_there(service: Service) -> None:
     assert_refused(done, SOFTWARE, "handlers", traceback=True)
 
 
-def test_init_that_raises(refused) -> None:
+def test_init_that_raises(refused: Refused) -> None:
     said = refused(HANDLERS.replace(INIT, "raise LookupError('no database')"), r"\binit\b", "no database")
     assert "Traceback (most recent call last):\n" in said
     assert re.search(r'/handlers\.py", line \d+, in init', said)
 
 
-def test_init_that_exits(refused) -> None:
+def test_init_that_exits(refused: Refused) -> None:
     refused(HANDLERS.replace(INIT, "raise SystemExit(0)"), r"\binit\b")
 
 
-def test_init_that_dies(refused) -> None:
+def test_init_that_dies(refused: Refused) -> None:
     refused(
         HANDLERS.replace(INIT, "os.kill(os.getpid(), 9)"),
         r"\binit\b|server",
@@ -355,12 +360,12 @@ def test_init_that_dies(refused) -> None:
     )
 
 
-def test_init_that_crashes(refused) -> None:
+def test_init_that_crashes(refused: Refused) -> None:
     said = refused(HANDLERS.replace(INIT, "os.kill(os.getpid(), 11)"), "SIGSEGV|signal 11")
     assert re.search(r'/handlers\.py", line \d+ in init', said)  # faulthandler's
 
 
-def test_init_that_leaves_a_thread_running(refused) -> None:
+def test_init_that_leaves_a_thread_running(refused: Refused) -> None:
     text = HANDLERS.replace(
         INIT,
         "import threading; threading.Thread(target=threading.Event().wait, name='refresher', daemon=True).start()",
@@ -369,17 +374,17 @@ def test_init_that_leaves_a_thread_running(refused) -> None:
     assert "Traceback" not in said
 
 
-def test_worker_init_that_raises_for_ever(refused) -> None:
+def test_worker_init_that_raises_for_ever(refused: Refused) -> None:
     text = HANDLERS.replace(WORKER_INIT, "raise LookupError('no database')")
     said = refused(text, "worker", "no database|worker_init", flags=("-n", "2"))
     assert re.search(r'/handlers\.py", line \d+, in worker_init', said)
 
 
-def test_worker_init_that_exits_for_ever(refused) -> None:
+def test_worker_init_that_exits_for_ever(refused: Refused) -> None:
     refused(HANDLERS.replace(WORKER_INIT, "os._exit(0)"), "worker", flags=("-n", "2"))
 
 
-def test_worker_init_that_crashes_for_ever(refused) -> None:
+def test_worker_init_that_crashes_for_ever(refused: Refused) -> None:
     text = HANDLERS.replace(WORKER_INIT, "os.kill(os.getpid(), 11)")
     refused(text, "worker", flags=("-n", "1"))  # two would write their tracebacks into each other
 

@@ -8,12 +8,13 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from harness import LOOPBACK, NOBODY, ROOT, Service, assert_refused, eventually
 
 UNAVAILABLE, NOPERM = 69, 77
-WHO = {"unprivileged": True}  # root may read and write everything
+WHO: dict[str, Any] = {"unprivileged": True}  # root may read and write everything
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from functools import partial
 
 import pytest
 from harness import DEADLINE, HANDLERS, Arrival, Background, Service, eventually
@@ -96,7 +97,7 @@ def test_shrinking_disturbs_nobody(service: Service) -> None:
     """Keep-alive connections that a retiring worker holds live on."""
     service.start("-n", "1", "-m", "6")
     wires = [service.wire() for _ in range(6)]
-    asked = [Background(lambda wire=wire: wire.get("/gate")) for wire in wires]
+    asked = [Background(partial(wire.get, "/gate")) for wire in wires]
     for arrival in service.events.wait("gate", 6):
         arrival.release()
     assert [request.result().status for request in asked] == [200] * 6

@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import psutil
 import pytest
@@ -373,7 +374,7 @@ def number(request):
             for number in range(first, first + 150):
                 assert wire.get(f"/n/{number}").body == str(number).encode()
 
-    for running in [Background(lambda first=first: client(first)) for first in range(0, 16_000, 1000)]:
+    for running in [Background(partial(client, first)) for first in range(0, 16_000, 1000)]:
         running.result(60)
     before = [service.descriptors(pid) for pid in service.workers]
     eventually(

@@ -1,11 +1,12 @@
-import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from baking import bake, copy_template
+from tools import tool
+
+__all__ = ["tool"]
 
 
 @pytest.fixture(scope="session")
@@ -19,18 +20,3 @@ def project(template: Path) -> Iterator[Path]:
     """What the defaults give."""
     with tempfile.TemporaryDirectory() as directory:
         yield bake(template, Path(directory))
-
-
-@pytest.fixture(scope="session")
-def tool() -> Callable[[str], str]:
-    """Find a program that may be missing. CI has it (REQUIRE_TOOLS); elsewhere the test is skipped and listed."""
-
-    def find(name: str) -> str:
-        path = shutil.which(name)
-        if path is None and os.environ.get("REQUIRE_TOOLS"):
-            pytest.fail(f"this test needs {name}, which is not installed")
-        if path is None:
-            pytest.skip(f"{name} is not installed")
-        return path
-
-    return find

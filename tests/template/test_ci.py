@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 from baking import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "ci"))
 from base_image import Source, codename, mirror, sources
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"

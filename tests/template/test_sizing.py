@@ -11,8 +11,6 @@ from types import ModuleType
 
 import pytest
 from baking import REPOSITORY, TREE
-
-sys.path.insert(0, str(REPOSITORY / "ci"))
 from sizing_chart import draw, formula
 
 DOCS = REPOSITORY / TREE / "docs"

@@ -22,7 +22,7 @@ def remove(module: Any, *names: str) -> None:
 
 
 remove(selectors, "EpollSelector")
-selectors.DefaultSelector = selectors.PollSelector  # type: ignore[misc]
+vars(selectors)["DefaultSelector"] = selectors.PollSelector
 remove(select, *[name for name in dir(select) if name.lower().startswith("epoll")])
 remove(os, "sched_getaffinity", "sched_setaffinity", "pidfd_open", "P_PIDFD", "setresuid", "setresgid", "eventfd")
 remove(os, "memfd_create", "process_cpu_count")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import psutil
 from harness import Service, eventually
 
 
@@ -29,3 +30,11 @@ class Loaded(Service):
             return set(counts) if len(counts) == number and len(set(counts)) == 1 and counts[0] > 10 else None
 
         return eventually(same, "as many descriptors in each member") or set()
+
+    def wait_left(self, member: int) -> None:
+        eventually(lambda: member not in self.workers, f"{member} has left")
+
+    def connections(self) -> list[int]:
+        """Those that each member holds, fewest first."""
+        members = (psutil.Process(pid) for pid in self.workers)
+        return sorted(sum(bool(one.raddr) for one in member.net_connections("tcp")) for member in members)

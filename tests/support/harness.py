@@ -377,6 +377,13 @@ class Wire:
         except ConnectionResetError:
             return b""
 
+    def more(self) -> bool:
+        """Whether anything comes before the server closes."""
+        try:
+            return bool(self._reader.peek(1))
+        except ConnectionResetError:
+            return False
+
     def assert_closed(self) -> None:
         rest = self.rest()
         assert rest == b"", f"expected the end of the connection, not {rest[:200]!r}"

@@ -1,6 +1,6 @@
-"""Fuzz a running service with mutated messages: `python tests/http/live_fuzz.py [seconds [seed]]`.
+"""Fuzz a running service with mutated messages: `python tests/support/live_fuzz.py [seconds [seed]]`.
 
-The parser says what each input comes to (tests/http1/engine.py); the service must answer exactly that, in order, and
+The parser says what each input comes to (parsing.py); the service must answer exactly that, in order, and
 close. Looked for besides: workers that end, errors in the log, hangs, descriptors and memory that stay. Prints the seed
 first, and the input that failed; ends with status 1 after a failure.
 """
@@ -12,17 +12,14 @@ import socket
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS), str(TESTS / "runtime"), str(TESTS / "http1"), str(Path(__file__).parent)]
-
-import psutil  # noqa: E402  # after the paths to the tests' own modules
-from baking import bake, copy_template  # noqa: E402
-from engine import Outcome, http1, run  # noqa: E402
-from fuzz import FailureError, mutate  # noqa: E402
-from harness import Service, Wire, eventually  # noqa: E402
-from support import more  # noqa: E402
+import psutil
+from baking import bake, copy_template
+from harness import Service, Wire, eventually
+from parser_fuzz import FailureError, mutate
+from parsing import Outcome, http1, run
 
 HANDLERS = """
 from .runtime.http import Request, Response, Router
@@ -48,7 +45,7 @@ def answers(wire: Wire, outcome: Outcome) -> list[tuple[int, str | None, bytes]]
     """Status, target and body of all final answers until the server closes."""
     methods = [request.method for request in outcome.requests]
     found: list[tuple[int, str | None, bytes]] = []
-    while more(wire):
+    while wire.more():
         answer = wire.answer(methods[len(found)] if len(found) < len(methods) else "GET")
         if answer.status != 100:
             found.append((answer.status, answer.header("x-target"), answer.body))
@@ -97,6 +94,11 @@ def resources(service: Service) -> dict[int, tuple[int, int]]:
     return found
 
 
+def few(service: Service, pid: int, most: int) -> bool:
+    """Whether a worker has no more descriptors than this."""
+    return resources(service)[pid][1] <= most
+
+
 def fuzz(service: Service, seconds: float, seed: int) -> int:
     """Returns how many inputs there were. Raises FailureError."""
     source = random.Random(seed)
@@ -116,7 +118,7 @@ def fuzz(service: Service, seconds: float, seed: int) -> int:
         if now > memory + GROWTH:
             raise FailureError(f"worker {pid} grew from {memory} to {now} bytes")
         # Connections that linger are closed soon.
-        eventually(lambda pid=pid, most=descriptors: resources(service)[pid][1] <= most + 2, "descriptors are closed")
+        eventually(partial(few, service, pid, descriptors + 2), "descriptors are closed")
     service.assert_quiet()
     return inputs
 

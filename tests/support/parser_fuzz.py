@@ -1,4 +1,4 @@
-"""Feed the parser mutated messages for some seconds: `python tests/http1/fuzz.py [seconds [seed]]`.
+"""Feed the parser mutated messages for some seconds: `python tests/support/parser_fuzz.py [seconds [seed]]`.
 
 Looked for: any exception but ProtocolError, a status that is none of ours, an outcome that depends on how the bytes
 were cut, an input that takes long, memory that stays. Prints the seed first, and the input that failed, so that
@@ -12,10 +12,14 @@ import random
 import sys
 import time
 import tracemalloc
+from pathlib import Path
 
-from engine import Engine, Outcome, cut, http1, run, single_bytes
-from test_malformed import CASES
-from test_smuggling import PAYLOADS
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run as a script
+
+from parsing import Engine, Outcome, cut, http1, run, single_bytes
+
+from tests.http1.test_malformed import CASES
+from tests.http1.test_smuggling import PAYLOADS
 
 LEGAL = [
     b"GET /a/b?c=d&e=%20 HTTP/1.1\r\nHost: example.com:8080\r\nUser-Agent: x/1 (y; z)\r\nAccept: */*\r\n\r\n",

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from baking import CHOOSING, OPTIONS, bake, combinations, copy_template, modes
+from baking import CHOOSING, OPTIONS, REPOSITORY, bake, combinations, copy_template, modes
 
-LIST = Path(__file__).with_name("template") / "files.txt"
+LIST = REPOSITORY / "tests/template/files.txt"
 Given = dict[str, str]
 
 

@@ -25,7 +25,7 @@ CONTEXT: Any = multiprocessing.get_context(METHOD)
 if METHOD == "forkserver":
     multiprocessing.set_forkserver_preload(["baking"])
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 OPTIONS: dict[str, Any] = json.loads((REPOSITORY / "cookiecutter.json").read_text())
 TREE = "{{cookiecutter.project_slug}}"
 # The options that decide which files a project has.
