@@ -17,7 +17,8 @@ from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/support"))
 
-from baking import bake, copy_template  # after its path
+from baking import bake, copy_template
+from harness import ELSEWHERE  # after its path
 
 INJECT = Path(__file__).resolve().parent / "inject"
 PACKAGE = "hello_server"
@@ -101,9 +102,13 @@ class Target:
 
     @property
     def environment(self) -> dict[str, str]:
-        seam = {"PYTHONPATH": f"{INJECT}:{self.source}", "FAULT_INJECT": os.fspath(self.directory)}
-        return {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": os.fspath(self.source),
-                "FAULT_MARK": self.mark, "LANG": "C.UTF-8", **(seam if self.injecting else {})}  # fmt: skip
+        path = [*ELSEWHERE, os.fspath(self.source)]
+        seam = {}
+        if self.injecting:
+            path.insert(0, os.fspath(INJECT))
+            seam = {"FAULT_INJECT": os.fspath(self.directory)}
+        return {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": os.pathsep.join(path),
+                "FAULT_MARK": self.mark, "LANG": "C.UTF-8", **seam}  # fmt: skip
 
     def start(self, *flags: str, port: int = 0, prefix: tuple[str, ...] = ()) -> Target:
         """In the foreground; returns when it is ready."""

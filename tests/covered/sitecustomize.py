@@ -1,7 +1,7 @@
 """Measure a service that a test starts: `make coverage` (ELSEWHERE names this directory; harness.py has it in a path).
 
-Forked processes go on measuring. They end by os._exit, which saves first here (`patch = _exit` in coveragerc); what is
-killed by SIGKILL saves nothing. The runtime knows nothing of this.
+Forked processes go on measuring. They end by os._exit or go on as another program, and save first (`patch` in
+coveragerc); what is killed by SIGKILL saves nothing. The runtime knows nothing of this.
 """
 
 import atexit

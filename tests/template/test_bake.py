@@ -137,7 +137,7 @@ def test_types(typical: Path, caches: Path) -> None:
 
 
 def test_unit_tests(typical: Path) -> None:
-    run(typical, "pytest", "-p", "no:cacheprovider", "tests/unit")
+    run(typical, "pytest", "-p", "no:cacheprovider", "tests/unit", PYTHONPATH=os.environ.get("ELSEWHERE", ""))
 
 
 def test_service_starts(typical: Path) -> None:
