@@ -7,14 +7,10 @@ from collections.abc import Iterator
 import docker
 import pytest
 from baking import bake, copy_template
-from machines import HANDLERS, SERVICE, SOURCES, connected, image_with
+from machines import HANDLERS, SERVICE, SOURCES, engine, image_with
 from systemd_machine import Systemd, base, started
 
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[docker.DockerClient]:
-    with connected() as client:
-        yield client
+__all__ = ["engine"]
 
 
 # Each version's image is made by one process of pytest (--dist loadgroup).

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from baking import REPOSITORY, bake, copy_template
+from projects import make
 from swarm import Node, Swarm, groups, leftovers, swarm
 
 pytestmark = [pytest.mark.xdist_group("swarm"), pytest.mark.timeout(600)]
@@ -127,25 +128,16 @@ def image(project: Path) -> Iterator[str]:
     try:
         for text in (GOOD, BETTER, CRASHES, SICK):
             version(project, text)
-            make(project, "image", IMAGE=name, PYTHON_IMAGE=BASE)
+            typed(project, "image", IMAGE=name, PYTHON_IMAGE=BASE)
         yield name
     finally:
         tags = [f"{name}:{text}" for text in (GOOD, BETTER, CRASHES, SICK, "latest")]
         subprocess.run(["docker", "rmi", *tags], capture_output=True, timeout=60)
 
 
-def make(project: Path, *arguments: str, ok: bool = True, **surroundings: str) -> str:
+def typed(project: Path, target: str, ok: bool = True, **surroundings: str) -> str:
     """One of the project's own commands; what it says."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
-    done = subprocess.run(
-        ["make", *arguments],
-        cwd=project,
-        env=mine | surroundings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
+    done = make(project, target, **surroundings)
     assert (done.returncode == 0) == ok, done.stdout
     return done.stdout
 
@@ -172,7 +164,7 @@ def test_nothing_is_lost(project: Path, image: str, tmp_path: Path) -> None:
         (tmp_path / "token").write_text("secret")
         made.manager.docker("secret", "create", "hello-server-token", str(tmp_path / "token"))
         version(project, GOOD)
-        make(project, "swarm-up", **given)
+        typed(project, "swarm-up", **given)
         assert len(running(made.manager)) + len(running(made.worker)) == 3
         times["up"] = time.monotonic() - began
 
@@ -182,13 +174,13 @@ def test_nothing_is_lost(project: Path, image: str, tmp_path: Path) -> None:
         assert {event["answer"]["token"] for event in load.answered()} == {"secret"}
 
         version(project, BETTER)
-        make(project, "swarm-roll", **given)
+        typed(project, "swarm-roll", **given)
         assert {event["answer"]["version"] for event in load.more()} == {BETTER}
         times["rolled"] = time.monotonic() - began
 
         for broken in (CRASHES, SICK):
             version(project, broken)
-            said = make(project, "swarm-roll", ok=False, **given)
+            said = typed(project, "swarm-roll", ok=False, **given)
             assert "the update failed and was undone; the version before it serves" in said
             assert {event["answer"]["version"] for event in load.more()} == {BETTER}
             times[f"{broken} undone"] = time.monotonic() - began
@@ -222,7 +214,7 @@ def test_nothing_is_lost(project: Path, image: str, tmp_path: Path) -> None:
         print(f"{len(load.events)} requests, {len(failed)} lost: in flight on the lost node")
 
         made.manager.docker("service", "rm", "clients")
-        make(project, "swarm-down", **given)
+        typed(project, "swarm-down", **given)
         times["down"] = time.monotonic() - began
         assert made.manager.docker("service", "ls", "--quiet") == made.manager.docker("config", "ls", "--quiet") == ""
         directory = made.directory

@@ -16,8 +16,9 @@ import pytest
 from baking import bake, copy_template
 from docker.errors import DockerException, ImageNotFound
 from freebsd_machine import FreeBSD
-from machines import HANDLERS, SOURCES, booted, connected, image_with
+from machines import HANDLERS, SOURCES, booted, engine, image_with
 
+__all__ = ["engine"]
 BASE = "python:3.13-slim"
 HERE = Path(__file__).parent
 # FreeBSD's nobody has a group of that name.
@@ -38,12 +39,6 @@ while True:
         pass
     signal.sigwait([signal.SIGCHLD])
 """
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[docker.DockerClient]:
-    with connected() as client:
-        yield client
 
 
 @pytest.fixture(scope="session")

@@ -173,8 +173,9 @@ def archive(contents: dict[str, str | Path]) -> bytes:
     return data.getvalue()
 
 
-@contextmanager
-def connected() -> Iterator[docker.DockerClient]:
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    """The Docker engine; what a run that was killed has left there is removed."""
     try:
         client = docker.from_env()
         client.ping()

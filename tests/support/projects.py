@@ -25,6 +25,7 @@ def make(project: Path, *targets: str, **surroundings: str) -> subprocess.Comple
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        timeout=600,
     )
 
 

@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from baking import RUNTIME, TREE, bake, cookiecutter, cookiecutter_at, files
+from baking import OPTIONS, REPOSITORY, RUNTIME, TREE, bake, cookiecutter, cookiecutter_at, files
+from cookiecutter.environment import StrictEnvironment  # type: ignore[import-untyped]
 
 pytestmark = pytest.mark.anywhere
 WRONG = [
@@ -90,3 +93,22 @@ def test_says_what_to_type_next(template: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     commands = [line.split("#")[0].strip() for line in done.stdout.splitlines() if line.startswith("  ")]
     assert commands == ["cd other", "make run", "make test"]
+
+
+@pytest.mark.parametrize("hook", sorted(path.name for path in (REPOSITORY / "hooks").glob("*.py")))
+def test_hook_is_typed_and_tidy_as_rendered(hook: str, tmp_path: Path) -> None:
+    choices = {name: value for name, value in OPTIONS.items() if isinstance(value, list) and not name.startswith("_")}
+    answers = OPTIONS | {name: values[0] for name, values in choices.items()}
+    text = (REPOSITORY / "hooks" / hook).read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    rendered = tmp_path / hook
+    environment = StrictEnvironment(context={"cookiecutter": answers}, keep_trailing_newline=True)
+    rendered.write_text(environment.from_string(text).render(cookiecutter=answers), encoding="utf-8")
+    for command in (
+        ["mypy", "--strict", "--config-file=", "--cache-dir", str(tmp_path)],
+        ["ruff", "check", "--no-cache", "--config", str(REPOSITORY / "pyproject.toml"), "--ignore", "E501"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command, str(rendered)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
