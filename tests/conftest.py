@@ -6,6 +6,7 @@ import signal
 import pytest
 
 COUNTED = re.compile(r"test_bake\.py::test_(?:combination|types|style|unit_tests)\[")
+TUTORIAL = "step of the tutorial: "
 
 
 def pytest_configure() -> None:
@@ -15,7 +16,7 @@ def pytest_configure() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many combinations of answers were baked and examined, and how long that took."""
+    """How many combinations of answers were baked and examined, what the tutorial's steps took."""
     seconds: dict[str, float] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -27,3 +28,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("combinations of answers")
         terminalreporter.line(f"{len(baked)} baked and examined in {sum(baked):.0f} s of the tests' time")
         terminalreporter.line(f"{len(judged)} runs of linter, types and unit tests over it: {sum(judged):.0f} s")
+    newcomer = [
+        (name.removeprefix(TUTORIAL), seconds)
+        for report in terminalreporter.stats.get("passed", [])
+        for name, seconds in getattr(report, "user_properties", ())
+        if name.startswith(TUTORIAL)
+    ]
+    if newcomer:
+        terminalreporter.section("a newcomer's path, as executed")
+        for title, spent in newcomer:
+            terminalreporter.line(f"{spent:5.1f} s  {title}")
+        terminalreporter.line(f"{sum(spent for _, spent in newcomer) / 60:5.1f} min in all")
