@@ -1,4 +1,5 @@
-"""Turn results.json into the benchmark report: a table for each workload and a few plots."""
+"""Turn results.json into the benchmark report: a table for each workload and a few plots. Of the committed report the
+pages that quote it are written too (`pages`)."""
 
 import json
 import statistics
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pages
+from figures import RESULTS, Rows, median, ratio
 
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "bench"  # the same figures give the same file
 import matplotlib.pyplot as plt  # noqa: E402  (the backend comes first)
 
-Rows = dict[str, list[dict[str, float]]]
 # What is wanted: workload, ours, another, how many times its CPU per request is ours at least, and its requests/s aim.
 TARGETS: tuple[tuple[str, str, str, float, float], ...] = (
     *(
@@ -59,19 +61,6 @@ TARGETS: tuple[tuple[str, str, str, float, float], ...] = (
     ("own-costs", "ours-prefork", "ours-prefork-uncounted", 0.95, 0),
     ("own-costs-threaded", "ours-threaded", "ours-threaded-uncounted", 0.95, 0),
 )  # fmt: skip
-
-
-def median(figures: list[dict[str, float]], name: str) -> float:
-    return statistics.median(figure[name] for figure in figures)
-
-
-def ratio(ours: list[dict[str, float]], other: list[dict[str, float]], name: str) -> tuple[float, float, float]:
-    """Quartiles of other/ours, round by round."""
-    values = [b[name] / a[name] for a, b in zip(ours, other, strict=True) if a[name]]
-    if len(values) < 2:
-        return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
 
 
 def table(name: str, rows: Rows) -> str:
@@ -164,6 +153,8 @@ def main() -> None:
         text += ["\n## Start to first answer\n", "| server | ms |", "|---|---:|"]
         text += [f"| {server} | {statistics.median(times):.0f} |" for server, times in results["start"].items()]
     (directory / "README.md").write_text("\n".join(text) + "\n")
+    if directory.resolve() == RESULTS.parent:
+        pages.main()
 
 
 if __name__ == "__main__":

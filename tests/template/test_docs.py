@@ -1,10 +1,12 @@
 """What two files must agree on is compared, not trusted."""
 
+import importlib
 import json
 import re
 import runpy
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -134,6 +136,64 @@ def test_default_python_is_the_same_everywhere(project: Path) -> None:
 def test_tools_are_the_same_in_template_and_project() -> None:
     ours, theirs = (pins(REPOSITORY / below / "requirements-dev.txt") for below in ("", TREE))
     assert theirs.items() <= ours.items()
+
+
+def test_architecture_names_every_module() -> None:
+    """In its table, each once; and what the text calls a module is one."""
+    modules = {path.stem for path in (REPOSITORY / RUNTIME).glob("*.py")} - {"__init__"}
+    text = (REPOSITORY / "docs/architecture.md").read_text()
+    table = re.findall(r"^\| about \| modules \|\n(.*?)\n\n", text, re.DOTALL | re.MULTILINE)[0]
+    listed = re.findall(r"`(\w+)`", table)
+    assert sorted(listed) == sorted(modules), "docs/architecture.md: the table of modules"
+    introduction = text.partition("\n## A connection\n")[0]
+    words = set(re.findall(r"`([a-z][a-z0-9_]*)`", introduction))
+    assert words <= modules
+
+
+@pytest.fixture
+def quoting(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(REPOSITORY / "ci/bench"))
+    return importlib.import_module("pages")
+
+
+def test_pages_quote_the_benchmark(quoting: ModuleType) -> None:
+    """`python ci/bench/pages.py` writes what they quote; so does the making of the report."""
+    for page in quoting.PAGES:
+        assert page.read_text() == quoting.written(page, quoting.results()), f"{page.name}: run ci/bench/pages.py"
+
+
+def test_what_the_comparison_says_was_measured(quoting: ModuleType) -> None:
+    """Its sentences, not only its tables."""
+    measured = quoting.results()["workloads"]
+
+    def cpu(load: str, server: str) -> float:
+        return float(quoting.median(measured[load][server], "cpu"))
+
+    ours = cpu("small", "ours-prefork")
+    for python in ("gunicorn-sync", "gunicorn-gthread", "waitress", "cheroot", "uvicorn-h11"):
+        assert cpu("small", python) > 3 * ours  # far cheaper
+    for other in ("uvicorn-httptools", "granian", "uwsgi"):
+        assert cpu("small", other) > ours
+    assert cpu("small", "bjoern") < ours
+    assert cpu("sleep-5ms", "uvicorn-httptools") < cpu("sleep-5ms", "ours-prefork-32")
+
+
+def test_every_page_can_be_found() -> None:
+    """From the README by way of the index; and no link between pages leads nowhere."""
+    pages = [REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+    pages += sorted((REPOSITORY / "docs").rglob("*.md"))
+    linked: set[Path] = set()
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            path, _, anchor = target.partition("#")
+            if "://" not in target:
+                file = (page.parent / path).resolve() if path else page
+                assert file.exists(), f"{page.name}: {target}"
+                if anchor:
+                    headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+                    assert anchor in {re.sub(r"[^\w -]", "", one).lower().replace(" ", "-") for one in headings}, target
+                linked.add(file)
+    assert {page for page in pages if "decisions" not in page.parts} <= linked | {REPOSITORY / "README.md"}
 
 
 def pins(file: Path) -> dict[str, str]:
