@@ -81,4 +81,5 @@ def test_what_windows_runs_needs_no_posix(tool: Callable[[str], str], tmp_path: 
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 passed" in done.stdout, done.stdout
+    passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
+    assert passed and int(passed[1]) >= len(some.split(" or ")), done.stdout

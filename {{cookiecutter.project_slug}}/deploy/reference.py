@@ -16,7 +16,7 @@ from pathlib import Path
 
 from {{ cookiecutter.package_name }}.__main__ import SERVICE
 from {{ cookiecutter.package_name }}.runtime import ctl, errors, signals
-from {{ cookiecutter.package_name }}.runtime.config import COMMAND_LINE_ONLY, Option
+from {{ cookiecutter.package_name }}.runtime.options import COMMAND_LINE_ONLY, Option
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # What the actions of the table of signals do, and when which exit status comes.

@@ -5,6 +5,8 @@ import multiprocessing
 import os
 import sys
 
+import filelock  # noqa: F401  (which has locks of its own for Windows, and here keeps those that it has found)
+
 GONE = ("fcntl", "grp", "pwd", "resource", "syslog", "termios")
 
 
