@@ -22,7 +22,7 @@ demo: .venv/installed  ## generate a service, start it, ask it something, stop i
 test: engine lint  ## everything; needs a Docker engine
 	$(bin)/python -m pytest -n $(WORKERS) tests --ignore tests/linux
 
-engine:
+engine:  ## is there a Docker engine? if not, says what to do
 	@$(PYTHON) ci/dockerd.py check
 
 test-without-docker: lint  ## everything that needs only Python, git and make

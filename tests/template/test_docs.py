@@ -31,11 +31,24 @@ def code(text: str) -> list[str]:
     return blocks + re.findall(r"`([^`\n]+)`", rest)
 
 
-def test_readme_names_targets_that_exist(project: Path) -> None:
-    ours, theirs = (commands((directory / "README.md").read_text()) for directory in (REPOSITORY, project))
-    assert {"demo", "test"} <= ours <= targets(REPOSITORY) | targets(project)
-    assert {"run", "test"} <= theirs <= targets(project)
-    assert commands((REPOSITORY / "CONTRIBUTING.md").read_text()) <= targets(REPOSITORY)
+def test_help_lists_every_target(project: Path) -> None:
+    for directory in (REPOSITORY, project):
+        text = (directory / "Makefile").read_text().replace("\\\n", "")
+        defined = set(re.findall(r"^([a-z][a-z-]*):(?!=)", text, re.MULTILINE))
+        (phony,) = re.findall(r"^\.PHONY: (.*)", text, re.MULTILINE)
+        assert defined == set(phony.split()) == targets(directory)
+
+
+def test_pages_name_targets_that_exist(project: Path) -> None:
+    """Those of the template; its pages speak of a project's own targets too."""
+    ours, theirs = targets(REPOSITORY), targets(project)
+    assert {"demo", "test"} <= commands((REPOSITORY / "README.md").read_text())
+    assert {"run", "test"} <= commands((project / "README.md").read_text())
+    for page in [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *(REPOSITORY / "docs").rglob("*.md")]:
+        assert commands(page.read_text()) <= ours | theirs, page
+    assert commands((REPOSITORY / "CONTRIBUTING.md").read_text()) <= ours
+    for page in project.rglob("*.md"):
+        assert commands(page.read_text()) <= (ours | theirs if page.name == "sizing.md" else theirs), page
 
 
 def test_ci_runs_the_commands_of_the_readme(project: Path) -> None:
