@@ -125,7 +125,7 @@ BROKEN = {
     "init that dies": (HANDLERS + "\ndef init(server):\n    os.kill(os.getpid(), 9)\n", "SIGKILL"),
     "worker_init": (
         HANDLERS + "\ndef worker_init(worker):\n    raise LookupError('no cache')\n",
-        "worker_init|no thread",
+        "worker_init|no thread|its start",
     ),
     "worker_init, endless": (HANDLERS + "\ndef worker_init(worker):\n    time.sleep(1000)\n", "--start-timeout"),
 }

@@ -81,7 +81,8 @@ def bake(template: Path, target: Path, **answers: str) -> Path:
     directory = CACHE / digest(template)
     kept = directory / hashlib.sha256(json.dumps(answers, sort_keys=True).encode()).hexdigest()[:16]
     make_room(directory)
-    with FileLock(kept.with_suffix(".lock")):  # one process bakes it; one that dies lets go of it
+    # One process bakes it; one that dies lets go of it. What another kind of lock leaves behind is a lock to this kind.
+    with FileLock(kept.with_suffix(f".{FileLock.__name__}")):
         if not kept.exists():
             with tempfile.TemporaryDirectory(dir=directory) as fresh:
                 bake_anew(template, Path(fresh), **answers)
