@@ -402,6 +402,32 @@ def test_syslog_facility(service: Service, syslog: tuple[tuple[str, ...], Log]) 
     log.wait_for(rf"^<{LOCAL0 | INFO}>.*\bother\[\d+\]: .*\bstopped$")
 
 
+NAMED = HANDLERS.replace("def init(server):", "def init(server):\n    server.set_name('generation one')")
+
+
+def test_syslog_has_the_name_that_init_gives(service: Service, syslog: tuple[tuple[str, ...], Log]) -> None:
+    """set_name(): as long as that generation serves. A generation that fails names nothing."""
+    prefix, log = syslog
+    service.expect_errors = True
+    service.handlers(NAMED)
+    service.start_detached(prefix=prefix)
+    log.wait_for(r"\bgeneration one\[\d+\]: .* ready: generation 1 ")
+    service.handlers(NAMED.replace("'generation one')", "'never'); raise LookupError('deliberate')"))
+    service.signal(signal.SIGHUP)
+    log.wait_for(r"\bgeneration one\[\d+\]: .* reload failed: ")
+    service.handlers(HANDLERS)
+    service.signal(signal.SIGHUP)
+    log.wait_for(rf"\b{NAME}\[\d+\]: .* ready: generation 3 ")
+    assert not log.find(r"\bnever\[")
+
+
+@pytest.mark.parametrize("name", ["", "two\nlines"])
+def test_a_name_is_one_line(service: Service, name: str) -> None:
+    service.handlers(NAMED.replace("'generation one'", repr(name)))
+    done = service.run("-x", *LOOPBACK)
+    assert_refused(done, 70, "init", "set_name needs a text without control characters", traceback=True)
+
+
 def test_syslog_is_not_waited_for(service: Service, syslog: tuple[tuple[str, ...], Log]) -> None:
     """Nobody listens to syslog any more: the service goes on."""
     prefix, _ = syslog

@@ -24,6 +24,7 @@ class Generation:
         self.number = number
         self.pid = pid  # of its server, 0 when that has ended
         self.config = config
+        self.name = config.name  # in syslog; set_name() changes it
         self.board = board
         self.listeners = listeners
         self.channel = channel

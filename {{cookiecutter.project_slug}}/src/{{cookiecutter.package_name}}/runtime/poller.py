@@ -5,7 +5,6 @@ It accepts, watches, sweeps deadlines, and runs handlers one at a time. While a 
 stand in for the loop (see `sentry`); `started` and `shared` are the two words by which they agree who owns it.
 """
 
-import os
 import random
 import select
 import selectors
@@ -70,9 +69,6 @@ class Epoll:
     def closing(self, fd: int) -> None:
         """The kernel forgets a closed descriptor by itself (epoll(7), Q6)."""
 
-    def close(self) -> None:
-        self.epoll.close()
-
 
 class Selector:
     """Elsewhere: kqueue or poll by way of the standard library."""
@@ -99,9 +95,6 @@ class Selector:
         """A descriptor that polls readable when there are events; -1 where there is none."""
         fileno = getattr(self.selector, "fileno", None)
         return fileno() if fileno is not None else -1
-
-    def close(self) -> None:
-        self.selector.close()
 
     @staticmethod
     def events(mask: int) -> int:
@@ -609,8 +602,3 @@ class Loop:
         if self.retiring and self.words[scoreboard.PHASE] == scoreboard.RUN:
             return True  # siblings live on, and take what this one has handed over
         return self.receiver is None or not self.receiver.receive()
-
-    def close(self) -> None:
-        self.mux.close()
-        if self.pair is not None:
-            os.close(self.pair.detach())

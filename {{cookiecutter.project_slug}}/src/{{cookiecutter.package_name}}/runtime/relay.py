@@ -217,6 +217,11 @@ class Relay:
         self.quiet = 0.0  # until when it need not hear of more
         self.logger = Keeper(config, self) if config.log_file else None
 
+    def rename(self, name: str) -> None:
+        """What syslog has from now on bears this name."""
+        if self.syslog is not None:
+            self.syslog.ident = name
+
     def begin(self) -> None:
         """From now on this process and its children write here."""
         config = self.config

@@ -41,8 +41,10 @@ class Server:
     """What `init(server)` and `exit(server)` get. Attributes are for reading; the set_… functions change things."""
 
     def __init__(
-        self, service: Service, config: Config, listeners: list[Listener], identity: Identity, board: Scoreboard
-    ) -> None:
+        self, service: Service, config: Config, listeners: list[Listener], identity: Identity, board: Scoreboard,
+        tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._tell = tell  # the supervisor
         self.config_file = config.config  # path of --config, "" without
         self.config = config.file  # the file, parsed: your tables are in here
         self.root_dir = os.getcwd()
@@ -95,8 +97,12 @@ class Server:
         self.stack_size = size
 
     def set_name(self, name: str) -> None:
-        """The name that logs show from now on (libserver's syslog ident); the pidfile keeps that of --name."""
+        """The name that syslog has from now on, and as long as this generation serves (libserver's ident); the pidfile
+        keeps that of --name. Raises ValueError for a name that is empty or has control characters."""
+        if not name or not name.isprintable():
+            raise ValueError(f"set_name needs a text without control characters, not {name!r}")
         self.name = name
+        self._tell(f"name {name}")
 
 
 def port_of(listener: Listener) -> int:
@@ -221,7 +227,7 @@ class ServerProcess:
         enter(self.config)
         self.service.pool.prepare()
         self.handlers = load_handlers(self.service)
-        self.server = Server(self.service, self.config, self.listeners, self.identity, self.board)
+        self.server = Server(self.service, self.config, self.listeners, self.identity, self.board, self.report)
         self.server.in_init = True
         self.call("init", self.server)
         self.server.in_init = False

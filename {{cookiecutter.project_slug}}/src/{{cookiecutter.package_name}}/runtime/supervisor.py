@@ -329,6 +329,10 @@ class Supervisor:
             elif word == "failed":
                 status, _, reason = rest.partition(" ")
                 generation.failure = (int(status), reason)
+            elif word == "name":
+                generation.name = rest
+                if generation is self.current:
+                    self.relay.rename(rest)
         return True
 
     def on_listening(self, generation: Generation) -> None:
@@ -345,6 +349,7 @@ class Supervisor:
         if generation is not self.next:
             return  # it is being stopped already
         self.current, self.next = generation, None
+        self.relay.rename(generation.name)
         generation.deadline = float("inf")
         generation.board.words[scoreboard.PHASE] = scoreboard.RUN
         logging.getLogger().setLevel(generation.config.log_level.upper())
