@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 
 import psutil
@@ -49,6 +51,33 @@ def test_accepting_pauses_at_max_connections(service: Loaded) -> None:
             assert wire.socket.recv(1000).startswith(b"HTTP/1.1 200")
     lines = service.log.find("accepting pauses")
     assert len(lines) <= 2, lines  # once per worker, not once per look
+
+
+def test_term_for_all_at_once_empties_the_queue(service: Loaded) -> None:
+    """A process group's TERM, or a control group's, can reach a worker before its server has learned that all end: it
+    must not leave the accept queue to siblings that leave as well. Here the server learns it last."""
+    service.expect_errors = True  # who stands still is named
+    service.members(2, "--drain-timeout", "20")
+    workers, server = service.workers, service.server
+    with contextlib.ExitStack() as stack:
+        for pid in (server, *workers):
+            os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: all(stopped(pid) for pid in (server, *workers)), "they stand still")
+        wires = [stack.enter_context(service.wire()) for _ in range(20)]
+        for wire in wires:
+            wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        for pid in (*workers, server):
+            os.kill(pid, signal.SIGTERM)
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        assert [wire.answer().status for wire in wires] == [200] * 20
+        service.signal(signal.SIGTERM)
+        os.kill(server, signal.SIGCONT)
+    assert service.wait() == 0
+
+
+def stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
 
 def answered(one: socket.socket) -> bool:

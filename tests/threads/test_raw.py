@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from harness import DEADLINE, Service, eventually
 
@@ -273,6 +274,30 @@ def test_queue_is_emptied_in_a_drain(make: Make, pool: str) -> None:
     for number, connection in enumerate(waiting):
         assert rest(connection) == b"%d\n" % number
         connection.close()
+    assert service.wait() == 0
+
+
+def test_queue_is_emptied_when_term_reaches_all(make: Make, pool: str) -> None:
+    """The worker before its server, which learns last that the service ends."""
+    service = make(pool, "stream", STREAM)
+    service.expect_errors = True  # who stands still is named
+    service.start("-n", "1", "-m", "1")
+    (worker,), server = service.wait_workers(1), service.server
+    for pid in (server, worker):
+        os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in (server, worker)), "stop")
+    waiting = [connect(service) for _ in range(5)]
+    for number, connection in enumerate(waiting):
+        connection.sendall(b"echo %d\n" % number)
+        connection.shutdown(socket.SHUT_WR)
+    for pid in (worker, server):
+        os.kill(pid, signal.SIGTERM)
+    os.kill(worker, signal.SIGCONT)
+    for number, connection in enumerate(waiting):
+        assert rest(connection) == b"%d\n" % number
+        connection.close()
+    service.signal(signal.SIGTERM)
+    os.kill(server, signal.SIGCONT)
     assert service.wait() == 0
 
 

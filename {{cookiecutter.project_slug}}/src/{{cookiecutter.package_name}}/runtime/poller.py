@@ -41,6 +41,7 @@ SCARCE = 0.1  # seconds for which accepting pauses when descriptors or memory ha
 # the bytes received, which follow, are an unfinished head.
 HANDED_HEAD = struct.Struct("!Id?")
 NOTES = 10  # lines about clients that a worker logs in a second: a flood of bad ones must not flood the log
+LIVING = {scoreboard.STARTING, scoreboard.IDLE, scoreboard.BUSY}  # states of those that are not on their way out
 QUIET = 60.0  # seconds before the log hears again that accepting pauses
 HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
 FOREVER = 1e12
@@ -557,6 +558,10 @@ class Loop:
         own = states[self.base // scoreboard.WORDS - 1]
         return states.count(scoreboard.IDLE) - (own == scoreboard.IDLE)
 
+    def succeeded(self) -> bool:
+        """Whether siblings live on when this one leaves."""
+        return self.words[scoreboard.PHASE] == scoreboard.RUN and not LIVING.isdisjoint(self.board.states)
+
     # ---- the end -----------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
@@ -564,15 +569,15 @@ class Loop:
         waiting connections to its siblings."""
         if self.draining:
             return
-        phase = self.words[scoreboard.PHASE]
-        retiring = self.retiring = phase == scoreboard.RUN
+        empties = self.board.empties_queue(self.base)
         self.draining = True
         self.keep_alive = min(self.keep_alive, GREETING)  # for those that are still finishing something
         self.board.states[self.base // scoreboard.WORDS - 1] = scoreboard.LEAVING
+        retiring = self.retiring = self.succeeded()  # asked after that: of two that leave at once, one sees the other
         self.publish()
         self.on_leaving()
         for acceptor in self.acceptors:
-            while phase == scoreboard.DRAIN and acceptor.accept(serve=False):
+            while empties and acceptor.accept(serve=False):
                 continue
             self.unwatch(acceptor)
             del self.table[acceptor.fd]
@@ -599,6 +604,6 @@ class Loop:
         """Nothing is held and nothing waits in the pair. Whoever sends into it is a sibling that will look itself."""
         if self.count:
             return False
-        if self.retiring and self.words[scoreboard.PHASE] == scoreboard.RUN:
-            return True  # siblings live on, and take what this one has handed over
+        if self.retiring and self.succeeded():
+            return True  # they take what this one has handed over
         return self.receiver is None or not self.receiver.receive()

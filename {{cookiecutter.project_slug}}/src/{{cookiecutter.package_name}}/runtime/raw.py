@@ -30,6 +30,7 @@ class Queue:
 
     def __init__(self, context: Context, slot: int) -> None:
         self.listeners = context.listeners
+        self.board = context.board
         self.words, self.base = context.board.words, context.board.base(slot)
         self.backlog = context.config.backlog
         self.short = 0.0  # until when there is no descriptor for another one; 0 = there is
@@ -60,7 +61,7 @@ class Queue:
         """In a drain: all that waits, then close the listeners, so that newcomers are refused. One that retires alone,
         or is replaced by a reload, leaves the queue to others. `listening` is still set afterwards when descriptors
         have run out: call it again."""
-        if self.words[scoreboard.PHASE] == scoreboard.DRAIN:
+        if self.board.empties_queue(self.base):
             for listener in self.listeners:
                 for _ in range(self.backlog):  # more cannot have waited when the drain began
                     taken = self.take(listener)

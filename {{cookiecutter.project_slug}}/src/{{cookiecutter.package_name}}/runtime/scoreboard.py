@@ -11,18 +11,19 @@ from typing import NamedTuple
 # Words of 64 bits in a slot. A multiple of 8 (a cache line), so that neighbours do not share one.
 WORDS = 120
 (PID, STATE, CONNECTIONS, ERRORS, ACCEPTED, HANDED, SINCE, LIVES, LOAD, RECEIVED, SENT, MICROSECONDS, THREADS,
- THREADS_BUSY, WAITING, LOOK, WISH) = range(17)  # fmt: skip
+ THREADS_BUSY, WAITING, LOOK, WISH, ASKED) = range(18)  # fmt: skip
 # SINCE: when the current request began, in monotonic milliseconds; 0 = none runs, or not for long (see `sentry`).
 # LOOK: when its sentry looked last, in monotonic milliseconds; 0 = it sleeps, because there is nothing to watch.
 # WISH: 1 when it has served its --max-requests, or grown above --max-memory, and wants to be replaced.
+# ASKED: 1 when the server has asked it to leave, and nobody else.
 # MICROSECONDS: the time that all requests together took; RECEIVED and SENT are bytes.
 
 # Then how long requests took: word LATENCY + n counts those of n bits of microseconds, that is of less than 2^n and
 # at least 2^(n-1). Each request is counted here and nowhere else, so their sum is the number of requests.
-LATENCY, BUCKETS = 17, 33
+LATENCY, BUCKETS = 18, 33
 # Then the user's counters and gauges, as doubles: exact for whole numbers up to 2^53.
-OWN, OWN_MOST = 50, 64
-DROPPED = 114  # lines of the log that nobody took; the server counts its own in this word of the header
+OWN, OWN_MOST = 51, 64
+DROPPED = 115  # lines of the log that nobody took; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
 TEXT = 16384  # bytes
 ROW = 2  # words: the thread's number in the system, and when its current request began as in SINCE
@@ -103,11 +104,18 @@ class Scoreboard:
         base = self.base(index)
         self.connections[index] = 0
         self.loads[index] = NOBODY
-        for word in (PID, SINCE, THREADS, THREADS_BUSY, WAITING, LOOK, WISH):
+        for word in (PID, SINCE, THREADS, THREADS_BUSY, WAITING, LOOK, WISH, ASKED):
             self.words[base + word] = 0
         for gauge in self.gauges:
             self.values[base + OWN + gauge] = 0.0
         self.words[base + STATE] = FREE
+
+    def empties_queue(self, base: int) -> bool:
+        """Whether a member that drains takes what waits in the accept queue: when its generation ends, and also when a
+        TERM did not come from the server. That may have reached all members (a process group's, a control group's)
+        before the server has said so. One that is sent away alone leaves the queue to its siblings."""
+        phase = self.words[PHASE]
+        return phase == DRAIN or (phase == RUN and not self.words[base + ASKED])
 
     def record(self, base: int, seconds: float) -> None:
         """Count a request that took so long. (The poller has this code in line.)"""

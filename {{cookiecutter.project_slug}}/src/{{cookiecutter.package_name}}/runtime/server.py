@@ -419,7 +419,7 @@ class ServerProcess:
             self.short = False
             log.info("workers can be started again")
         self.board.words[self.board.base(slot) + scoreboard.PID] = pid
-        member = self.members[pid] = Member(pid, slot)
+        member = self.members[pid] = Member(pid, slot, self.board)
         return member
 
     def wait(self, seconds: float) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from . import cgroups, scoreboard
 from .logs import log
+from .scoreboard import Scoreboard
 
 if TYPE_CHECKING:
     from .server import ServerProcess
@@ -23,9 +24,10 @@ GROWN = 32  # if it has grown by this part of the limit
 class Member:
     """The server's view of one of its children."""
 
-    def __init__(self, pid: int, slot: int) -> None:
+    def __init__(self, pid: int, slot: int, board: Scoreboard) -> None:
         self.pid = pid
         self.slot = slot
+        self.board = board
         self.born = time.monotonic()
         self.stopped = 0.0  # since when it is stopped (SIGSTOP); 0 = it runs
         self.leaving = False  # it counts no more: it was asked to leave, or will be as soon as its successor is ready
@@ -35,6 +37,7 @@ class Member:
         """Ask it to leave when its requests are done."""
         self.leaving = True
         self.asked = self.asked or time.monotonic()
+        self.board.words[self.board.base(self.slot) + scoreboard.ASKED] = 1
         self.kill(signal.SIGTERM)
 
     def kill(self, number: signal.Signals) -> None:
