@@ -78,7 +78,7 @@ def test_what_windows_runs_needs_no_posix(tool: Callable[[str], str], tmp_path: 
         | {"PATH": str(tmp_path), "PYTHONUTF8": "1", "PYTHONPATH": str(Path(__file__).with_name("without_posix"))},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
