@@ -13,8 +13,8 @@ from .errors import OK, SOFTWARE, StartError
 from .logs import channel, log
 from .options import usage
 from .relay import Relay, style_of
-from .server import load_handlers
 from .supervisor import Supervisor
+from .user_code import load_handlers
 
 
 def run(service: Service, arguments: Sequence[str] | None = None) -> int:

@@ -9,9 +9,10 @@ from . import logs, scoreboard, signals
 from .config import Config
 from .errors import OK, SOFTWARE
 from .logs import log
-from .server import STACK, Context
+from .server import Context
 from .threads import Threads
 from .throttle import Throttle
+from .user_code import STACK
 
 NAME = "threaded"
 MEMORY = STACK  # bytes that a thread may fill at least
