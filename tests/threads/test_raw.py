@@ -518,8 +518,13 @@ def test_hung_line(make: Make, pool: str) -> None:
     with connect(service) as connection:
         connection.sendall(b"abc\ngate\n")
         service.events.wait("gate")
+        waiting = connect(service)  # in the accept queue: its successor serves it
+        waiting.sendall(b"queued\n")
+        waiting.shutdown(socket.SHUT_WR)
         assert connection.recv(100) in (b"", b"cba\n")
     service.log.wait_for(r'File ".*handlers\.py", line \d+ in service_line')
+    assert rest(waiting) == b"deueuq\n"
+    waiting.close()
     assert say(service, "next") == b"txen\n"
 
 

@@ -272,6 +272,7 @@ class Promoter(Sentry):
                     connection.sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
+        loop.words[loop.base + scoreboard.ALONE] = 1
         loop.drain()
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from . import raw, scoreboard
 from .listeners import Listener
 from .logs import log
-from .scoreboard import CONNECTIONS, ERRORS, IDLE, LEAVING
+from .scoreboard import ALONE, CONNECTIONS, ERRORS, IDLE, LEAVING
 from .server import Context
 from .signals import Wakeup
 from .stream import Stream
@@ -95,6 +95,7 @@ class Front:
             self.hung.update(late)
         if late:
             raw.expire(late, limit, "this host is replaced")
+            self.board.words[self.base + ALONE] = 1
             self.drain()
 
     def first(self) -> None:
@@ -153,6 +154,7 @@ class Front:
             self.board.words[self.base + ERRORS] += not good
             wake = self.held + 1 >= self.threads.ceiling or self.draining
         if full:
+            self.board.words[self.base + ALONE] = 1
             os.kill(os.getpid(), signal.SIGTERM)
         if wake:
             try:

@@ -422,6 +422,7 @@ class Loop:
         self.complete(connection, head, result, source)
         if self.worker.failure:
             self.failure = self.worker.failure
+            self.words[self.base + scoreboard.ALONE] = 1
             self.drain()
 
     def complete(self, connection: Connection, head: Head, result: Any, source: Body | None) -> None:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 # Words of 64 bits in a slot. A multiple of 8 (a cache line), so that neighbours do not share one.
 WORDS = 120
 (PID, STATE, CONNECTIONS, ERRORS, ACCEPTED, HANDED, SINCE, LIVES, LOAD, RECEIVED, SENT, MICROSECONDS, THREADS,
- THREADS_BUSY, WAITING, LOOK, WISH, ASKED) = range(18)  # fmt: skip
+ THREADS_BUSY, WAITING, LOOK, WISH, ALONE) = range(18)  # fmt: skip
 # SINCE: when the current request began, in monotonic milliseconds; 0 = none runs, or not for long (see `sentry`).
 # LOOK: when its sentry looked last, in monotonic milliseconds; 0 = it sleeps, because there is nothing to watch.
 # WISH: 1 when it has served its --max-requests, or grown above --max-memory, and wants to be replaced.
-# ASKED: 1 when the server has asked it to leave, and nobody else.
+# ALONE: 1 when it is the only one to leave: the server has asked it to, or it has a reason of its own.
 # MICROSECONDS: the time that all requests together took; RECEIVED and SENT are bytes.
 
 # Then how long requests took: word LATENCY + n counts those of n bits of microseconds, that is of less than 2^n and
@@ -104,18 +104,18 @@ class Scoreboard:
         base = self.base(index)
         self.connections[index] = 0
         self.loads[index] = NOBODY
-        for word in (PID, SINCE, THREADS, THREADS_BUSY, WAITING, LOOK, WISH, ASKED):
+        for word in (PID, SINCE, THREADS, THREADS_BUSY, WAITING, LOOK, WISH, ALONE):
             self.words[base + word] = 0
         for gauge in self.gauges:
             self.values[base + OWN + gauge] = 0.0
         self.words[base + STATE] = FREE
 
     def empties_queue(self, base: int) -> bool:
-        """Whether a member that drains takes what waits in the accept queue: when its generation ends, and also when a
-        TERM did not come from the server. That may have reached all members (a process group's, a control group's)
-        before the server has said so. One that is sent away alone leaves the queue to its siblings."""
+        """Whether a member that drains takes what waits in the accept queue: when its generation ends, and also when it
+        got a TERM from somebody else, which may have reached all members (a process group's, a control group's) before
+        the server has said so. One that leaves alone leaves the queue to its siblings."""
         phase = self.words[PHASE]
-        return phase == DRAIN or (phase == RUN and not self.words[base + ASKED])
+        return phase == DRAIN or (phase == RUN and not self.words[base + ALONE])
 
     def record(self, base: int, seconds: float) -> None:
         """Count a request that took so long. (The poller has this code in line.)"""

@@ -37,7 +37,7 @@ class Member:
         """Ask it to leave when its requests are done."""
         self.leaving = True
         self.asked = self.asked or time.monotonic()
-        self.board.words[self.board.base(self.slot) + scoreboard.ASKED] = 1
+        self.board.words[self.board.base(self.slot) + scoreboard.ALONE] = 1
         self.kill(signal.SIGTERM)
 
     def kill(self, number: signal.Signals) -> None:
