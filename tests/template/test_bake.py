@@ -140,6 +140,11 @@ def test_unit_tests(typical: Path) -> None:
     run(typical, "pytest", "-p", "no:cacheprovider", "tests/unit", PYTHONPATH=os.environ.get("ELSEWHERE", ""))
 
 
+def test_whole_suite_is_collected_at_once(typical: Path) -> None:
+    """`pytest` alone: files of one name in two directories are no obstacle."""
+    run(typical, "pytest", "-p", "no:cacheprovider", "--collect-only", "--quiet")
+
+
 def test_service_starts(typical: Path) -> None:
     """Every module that it needs is there."""
     run(typical, "hello_server", "--check", PYTHONPATH="src")
