@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import random
 import re
 import shutil
 import socket
@@ -34,13 +35,14 @@ def steps(page: str) -> list[tuple[str, str]]:
 
 
 def two_free_ports() -> int:
-    """A port that is free, and the next one too."""
+    """A port that is free, and the next one too. Not of those that clients get: it stays free for minutes, and a client
+    that tries again and again does not meet itself."""
     while True:
-        with socket.socket() as one, socket.socket() as two:
-            one.bind(("127.0.0.1", 0))
-            with contextlib.suppress(OSError, OverflowError):
-                two.bind(("127.0.0.1", one.getsockname()[1] + 1))
-                return int(one.getsockname()[1])
+        port = random.randrange(20000, 32000)
+        with socket.socket() as one, socket.socket() as two, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            two.bind(("127.0.0.1", port + 1))
+            return port
 
 
 def kubectl() -> str:
