@@ -1,4 +1,7 @@
-"""Engine of threads and stream or line: the main thread accepts, each connection is held by a thread."""
+"""Engine of threads and stream or line: each connection is held by a thread, which has accepted it at the door.
+
+The main thread watches, and ends in order. Where there is no such door, it accepts.
+"""
 
 import os
 import select
@@ -6,21 +9,21 @@ import signal
 import time
 from functools import partial
 
-from . import raw, scoreboard
+from . import door, raw, scoreboard
 from .listeners import Listener
 from .logs import log
 from .scoreboard import ALONE, CONNECTIONS, ERRORS, IDLE, LEAVING
 from .server import Context
 from .signals import Wakeup
 from .stream import Stream
-from .threads import PoolThread, Threads
+from .threads import Job, PoolThread, Threads
 
 TICK = 1.0
 LAST_WORDS = 1.0  # seconds for worker_exit() beside threads that hang
 
 
 class Front:
-    """What the main thread does: accept while a thread is free, count, and end in order."""
+    """What the main thread does: see that threads can accept, or accept while one is free, and end in order."""
 
     def __init__(self, context: Context, slot: int, threads: Threads, wakeup: Wakeup) -> None:
         self.context = context
@@ -33,6 +36,8 @@ class Front:
         self.service = context.service.protocol.service(context.handlers, context.config)
         self.queue = raw.Queue(context, slot)
         self.held = 0  # connections; changed by this thread and the others, under the pool's lock
+        self.door = door.Door(self.take) if door.AVAILABLE else None
+        self.paused = False  # the door is not armed: descriptors or memory had run out
         self.streams: set[Stream] = set()  # that are being served
         self.hung: set[Stream] = set()  # those whose handlers exceeded --request-timeout: nobody waits for them
         self.served = 0
@@ -50,17 +55,26 @@ class Front:
     def run(self) -> bool:
         """Until drained."""
         self.threads.on_first = self.first
+        self.threads.on_short = self.wake
+        self.threads.door = self.door
+        if self.door is not None:
+            self.door.admit(self.context.listeners)
         self.threads.resize()
         tick = time.monotonic() + TICK
         look = self.config.request_timeout / 4 or TICK
         while self.queue.listening or self.held > len(self.hung):
             now = time.monotonic()
             pause = self.queue.short
-            self.watch(self.held < self.threads.ceiling and now >= pause and not self.draining)
+            if self.door is None:
+                self.watch(self.held < self.threads.ceiling and now >= pause and not self.draining)
+            elif self.paused and now >= pause:
+                self.paused = False
+                self.door.arm_all()
             limit = min(tick, pause if pause > now else tick, now + look)
             ready = {fd for fd, _ in self.poller.poll(max(0.0, limit - now) * 1000)}
             if self.reader in ready:
                 os.read(self.reader, 4096)
+                self.threads.resize()
             if self.context.parent in ready:
                 self.orphaned()
             if "drain" in self.wakeup.take():
@@ -70,7 +84,6 @@ class Front:
             for listener in self.context.listeners if not self.draining else ():
                 if listener.socket.fileno() in ready:
                     self.accept(listener)
-            self.publish()
             now = time.monotonic()
             if self.deadline and now >= self.deadline:
                 log.warning("drain took longer than --drain-timeout: %d connections are cut off", self.held)
@@ -80,7 +93,6 @@ class Front:
             if now >= tick:
                 tick = now + TICK
                 self.threads.tick()
-        self.publish()
         if self.hung:
             log.error("%d handlers never returned: the host ends without them", len(self.hung))
             self.threads.stop(LAST_WORDS)
@@ -124,13 +136,32 @@ class Front:
 
     def hold(self, taken: raw.Taken) -> None:
         """Give a connection to a thread."""
+        self.threads.submit(self.job(taken))
+
+    def job(self, taken: raw.Taken) -> Job:
+        """Count a connection, and say what there is to do with it."""
         with self.threads.lock:
             self.held += 1
-        self.threads.submit(partial(self.serve, taken, time.monotonic()))
+            self.board.words[self.base + CONNECTIONS] = self.held
+        return partial(self.serve, taken, time.monotonic())
 
-    def publish(self) -> None:
-        """Show how many connections are held: this thread alone writes that."""
-        self.board.words[self.base + CONNECTIONS] = self.held
+    def take(self, listener: Listener) -> Job | None:
+        """The same, of an idle thread at the door."""
+        assert self.door is not None
+        taken = self.queue.take(listener)
+        if self.queue.short:
+            self.paused = True
+            self.wake()
+        else:
+            self.door.arm(listener)
+        return self.job(taken) if taken is not None else None
+
+    def wake(self) -> None:
+        """Let the main thread look what there is to do."""
+        try:
+            os.write(self.writer, b"w")
+        except BlockingIOError:
+            return  # it has wake-ups enough
 
     def serve(self, taken: raw.Taken, came: float, thread: PoolThread) -> None:
         """What a thread does with a connection."""
@@ -148,25 +179,25 @@ class Front:
             self.streams.discard(stream)
             self.hung.discard(stream)
             self.held -= 1
+            self.board.words[self.base + CONNECTIONS] = self.held
             self.served += 1
             full = self.served == self.quota
             self.board.record(self.base, took)
             self.board.words[self.base + ERRORS] += not good
-            wake = self.held + 1 >= self.threads.ceiling or self.draining
+            wake = self.draining or (self.door is None and self.held + 1 >= self.threads.ceiling)
         if full:
             self.board.words[self.base + ALONE] = 1
             os.kill(os.getpid(), signal.SIGTERM)
         if wake:
-            try:
-                os.write(self.writer, b"w")
-            except BlockingIOError:
-                return  # it has wake-ups enough
+            self.wake()
 
     def drain(self) -> None:
         """Empty the queue, then take no more."""
         if self.draining:
             return
         self.draining = True
+        if self.door is not None:
+            self.door.shut()
         self.watch(False)
         self.board.states[self.slot] = LEAVING
         self.context.wake_server()

@@ -1,4 +1,5 @@
-"""A pool of threads in one process: idle ones wait each at a gate of its own, and jobs go straight to one of them.
+"""A pool of threads in one process: idle ones wait each at a gate of its own, and jobs go straight to one of them. Or
+all wait at one door (see `door`), through which connections come as jobs, too.
 
 No queue stands between the loop and a thread: a job is put down and a gate opened. Only when no thread is idle, jobs
 wait, and each that waits has a thread started for it up to the ceiling. The lock is held for a few assignments, never
@@ -11,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import ModuleType
+from typing import Protocol
 
 from . import sizing
 from .logs import log
@@ -18,10 +20,18 @@ from .throttle import Throttle
 from .worker import Worker, WorkerFailed
 
 Job = Callable[["PoolThread"], None]
+
 # Seconds after which a thread that waits for the interpreter asks for it, again and again: 10,000 threads with work at
 # the same time would spend all processors on asking. So all together ask 50,000 times a second at most.
 SWITCH, SWITCH_EACH = 0.005, 0.00002
 RETRY = 1.0  # seconds until the next attempt when the system starts no more threads
+
+
+class Door(Protocol):
+    """Where idle threads wait together: for what comes in there, and for the bell."""
+
+    def wait(self) -> Job | None: ...
+    def ring(self, times: int = 1) -> None: ...
 
 
 class PoolThread(threading.Thread):
@@ -48,7 +58,7 @@ class Threads:
     """Grows and shrinks between `floor` idle and `ceiling` in all by the same policy as processes do.
 
     `on_first` is called when the first thread has come through worker_init(), `on_hopeless` when none does; `on_tick`
-    once a second.
+    once a second, `on_short` when a job came through the door and `resize` should be called by who has time for it.
     """
 
     def __init__(self, handlers: ModuleType, floor: int, ceiling: int, throttle: Throttle) -> None:
@@ -58,7 +68,9 @@ class Threads:
         self.throttle = throttle
         self.lock = threading.Lock()
         self.all: dict[int, PoolThread] = {}
-        self.idle: list[PoolThread] = []
+        self.idle: dict[PoolThread, None] = {}  # in the order in which they became idle
+        self.door: Door | None = None
+        self.leaving = 0  # of those that wait at the door, so many are to leave
         self.waiting: deque[Job] = deque()
         self.starting = 0
         self.count = 0
@@ -70,6 +82,7 @@ class Threads:
         self.on_first: Callable[[], None] = lambda: None
         self.on_hopeless: Callable[[], None] = lambda: None
         self.on_tick: Callable[[], None] = lambda: None
+        self.on_short: Callable[[], None] = lambda: None
         self.ever = False  # some thread has come through worker_init()
 
     # ---- what a thread does ------------------------------------------------------------------------------------
@@ -127,13 +140,32 @@ class Threads:
             if waited is None:
                 if self.stopping:
                     return None
-                self.idle.append(thread)
+                self.idle[thread] = None
         if waited is not None:
             self.resize()  # no thread is idle: more are needed
             return waited
+        if self.door is not None:
+            return self.at_door(thread, self.door)
         thread.gate.acquire()
         given, thread.job = thread.job, None
         return given
+
+    def at_door(self, thread: PoolThread, door: Door) -> Job | None:
+        """Wait for a connection, or for a job of those that wait. None: the thread is to leave."""
+        while True:
+            job = door.wait()
+            with self.lock:
+                if job is None and self.waiting:
+                    job = self.waiting.popleft()
+                if job is None and not (self.leaving or self.stopping):
+                    continue  # the bell rang for somebody who is busy now
+                del self.idle[thread]
+                short = job is not None and len(self.idle) * 2 < self.floor
+                self.leaving = 0 if short else max(0, self.leaving - (job is None))
+                short = short and len(self.all) < self.ceiling
+            if short:
+                self.on_short()
+            return job
 
     def leave(self, thread: PoolThread, good: bool) -> None:
         function = getattr(self.handlers, "worker_exit", None) if good else None
@@ -167,12 +199,14 @@ class Threads:
         there may be one thread above the ceiling for it."""
         with self.lock:
             at_once = urgent and not self.idle and not self.stopping
-            if self.idle:
-                thread = self.idle.pop()
+            if self.idle and self.door is None:
+                thread, _ = self.idle.popitem()
                 thread.job = job
                 thread.gate.release()
             elif not at_once:
                 self.waiting.append(job)
+                if self.door is not None:
+                    self.door.ring()
             short = bool(self.waiting) or len(self.idle) * 2 < self.floor
         if at_once:
             self.start(job)
@@ -201,20 +235,29 @@ class Threads:
                 self.resizing = False
                 return False
             self.unsettled = False
-            idle, starting, total = len(self.idle), self.starting, len(self.all)
+            starting, idle, total = self.starting, len(self.idle) - self.leaving, len(self.all) - self.leaving
             busy = max(0, total - idle - starting)
             change = sizing.change(idle, busy, starting, self.floor, self.ceiling, self.history)
             if self.waiting:
-                change = max(change, min(len(self.waiting) - starting, self.ceiling - total))
+                change = max(change, min(len(self.waiting) - idle - starting, self.ceiling - total))
             if change < 0:
                 self.history.clear()
-                for thread in [self.idle.pop(0) for _ in range(min(-change, idle))]:
-                    thread.gate.release()  # without a job: it leaves
+                self.dismiss(min(-change, idle))
             sys.setswitchinterval(max(SWITCH, (total + max(0, change)) * SWITCH_EACH))
         for _ in range(change):
             if not self.start():
                 break
         return True
+
+    def dismiss(self, number: int) -> None:
+        """Let so many idle threads leave. The lock is held."""
+        if self.door is not None:
+            self.leaving += number
+            self.door.ring(number)
+            return
+        for thread in list(self.idle)[:number]:
+            del self.idle[thread]
+            thread.gate.release()  # without a job: it leaves
 
     def start(self, job: Job | None = None) -> bool:
         """Start one more thread, for this job if there is one. False at the system's or the container's limit of
@@ -249,7 +292,7 @@ class Threads:
         """Once a second: remember how many are idle, and shrink what is too much."""
         self.on_tick()
         with self.lock:
-            self.history = [*self.history[1 - sizing.CALM :], len(self.idle)]
+            self.history = [*self.history[1 - sizing.CALM :], len(self.idle) - self.leaving]
         self.resize()
         self.on_tick()  # shows what that has changed
 
@@ -257,9 +300,7 @@ class Threads:
         """Let all threads leave after their jobs; True when they have."""
         with self.lock:
             self.stopping = True
-            idle, self.idle = self.idle, []
+            self.dismiss(len(self.idle) - self.leaving)
             if not self.all:
                 self.empty.set()
-        for thread in idle:
-            thread.gate.release()
         return self.empty.wait(timeout)
