@@ -16,7 +16,7 @@ import os
 import select
 import socket
 import struct
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import scoreboard
@@ -24,7 +24,8 @@ from .bodies import RATE, RECEIVE, Body, Region, Stream, shut, unsent
 from .http import BODILESS, DisconnectedError, HTTPError, Request, Response, error_page, head_of
 from .http1 import CHUNKED, Chunked, Head, ProtocolError, parse_head
 from .logs import log
-from .routes import METHODS, Found, Handler, Route
+from .routes import METHODS, Handler, Route
+from .scoreboard import BUCKETS
 from .trace import Trace, runs_handlers
 from .worker import Worker, WorkerFailed
 
@@ -42,7 +43,7 @@ BROKEN = b"broken"  # compared by identity: what make_piece returns for a genera
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 FOREVER = 1e12
 TURN = 0.005  # seconds after which one client's pipeline or stream makes room for the others
-NO_ROUTE: tuple[Route, dict[str, str]] = Route("", None), {}
+new = object.__new__
 NOTHING = memoryview(b"")  # one for all: a parked connection has to be small
 
 
@@ -121,7 +122,7 @@ class Connection:
     def advance(self, data: bytes) -> None:
         """Serve the requests in `data` one after the other, in order (RFC 9112 9.3.2), until it runs out."""
         loop = self.loop
-        while data:
+        while True:
             try:
                 found = parse_head(data, loop.limits, 0, self.seen)
             except ProtocolError as error:
@@ -141,13 +142,12 @@ class Connection:
                 loop.serve(self, head, b"", None)
             else:
                 self.begin_body(head, data, end)
-            if self.state != HEAD:
-                return
             data = self.buffer
-            if data and time.monotonic() - loop.now > TURN:
+            if not data or self.state != HEAD:
+                return
+            if monotonic() - loop.now > TURN:
                 loop.put_off(self)
                 return
-        self.buffer = b""
 
     def begin_body(self, head: Head, data: bytes, end: int) -> None:
         """A head with a body: serve it if all is there, or wait for the rest."""
@@ -213,11 +213,22 @@ class Connection:
 
     # ---- answers -----------------------------------------------------------------------------------------------
 
-    def handle(self, head: Head, body: bytes | None, source: Body | None, found: Found, worker: Worker) -> Any:
+    def handle(
+        self, head: Head, body: bytes | None, source: Body | None, route: Route, params: dict[str, str], worker: Worker
+    ) -> Any:
         """Run the handler. Returns its Response, plain bytes, or None when the client has left. Touches nothing but
         this request, so any thread may run it."""
-        route, params = found or NO_ROUTE
-        request = Request(head, body, source, self.peer, worker, params)
+        request = new(Request)  # its __init__ would be called by way of C
+        request.head = head
+        request.method = head.method
+        request.params = params
+        request.peer = self.peer
+        request.worker = worker
+        request._body = body
+        request._source = source
+        request._headers = None
+        request._query = None
+        request._trace = None
         sent = self.loop.traced(head._block)
         if sent:
             request._trace = Trace(sent)
@@ -275,15 +286,44 @@ class Connection:
         return error_page(500, f"error id {mark}", head.get("accept", ""))
 
     def answer(self, head: Head, result: Any, source: Body | None) -> None:
-        """Send a handler's result and decide what comes next."""
+        """Count a request, send its handler's result, and decide what comes next."""
         loop = self.loop
+        # Scoreboard.record in line, and before the answer: whoever has that finds its request counted.
+        loop.moment = moment = monotonic()
+        took = int((moment - self.began) * 1e6)
+        loop.microseconds += took
+        bits = took.bit_length()
+        loop.latency[bits if bits < BUCKETS else BUCKETS - 1] += 1
+        if loop.quota:
+            loop.count_down()
+        self.state = HEAD
         self.served += 1
-        if result is None:
+        plain = type(result) is bytes and head.simple and source is None and self.trace is None and not loop.parting
+        if plain:  # as good as all are: one line for what `composed` does
+            size = len(result)
+            data = (loop.clock.heads.get(size) or loop.clock.head_of_bytes(size)) + result
+        elif result is None:
             self.close()
             return
+        else:
+            data = self.composed(head, result, source)
+        try:
+            sent = self.sock.send(data)  # with luck all of it, in one call
+        except OSError as error:
+            self.not_sent(data, error)
+            return
+        if plain and sent == len(data):
+            loop.sent += sent
+            self.deadline = loop.now + loop.keep_alive
+        else:
+            self.transmitted(data, sent)
+
+    def composed(self, head: Head, result: Any, source: Body | None) -> bytes:
+        """The first bytes of the response that a handler's result makes. Decides whether the connection ends then."""
+        loop = self.loop
         if not head.keep_alive:
             self.close_after = self.last = True
-        elif loop.draining or not loop.keep_alive:
+        elif loop.parting:
             self.close_after = True
         if source is not None:
             loop.received += source.received
@@ -300,29 +340,38 @@ class Connection:
             if trace is not None:
                 ids = "".join([f"{name}: {value}\r\n" for name, value in trace.fields()])
                 start = b"%b%b\r\n" % (start[:-2], ids.encode())
-            data = start + result
-        else:
-            response = Response.of(result) if trace is None else self.identified(result, trace)
-            try:
-                data = self.compose(head, response)
-            except Exception:  # an invalid field, or a body that is none
-                shut(response.body)
-                response = self.failed(head)
-                data = self.compose(head, response)
-            if response.status >= 500:
-                loop.count_error()
-        self.transmit(data)
+            whole: bytes = start + result
+            return whole
+        response = Response.of(result) if trace is None else self.identified(result, trace)
+        try:
+            data = self.compose(head, response)
+        except Exception:  # an invalid field, or a body that is none
+            shut(response.body)
+            response = self.failed(head)
+            data = self.compose(head, response)
+        if response.status >= 500:
+            loop.count_error()
+        return data
 
     def transmit(self, data: bytes) -> None:
-        """Send the first bytes of a response, with luck all of them."""
+        """Send the first bytes of a response."""
         try:
             sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
+        except OSError as error:
+            self.not_sent(data, error)
+        else:
+            self.transmitted(data, sent)
+
+    def not_sent(self, data: bytes, error: OSError) -> None:
+        """Not even the first byte."""
+        if isinstance(error, BlockingIOError):
+            self.transmitted(data, 0)
+        else:
             self.note("left before its response")
             self.close()
-            return
+
+    def transmitted(self, data: bytes, sent: int) -> None:
+        """So many of the first bytes of a response are sent."""
         loop = self.loop
         loop.sent += sent
         if sent < len(data) or self.source is not None:
@@ -331,10 +380,8 @@ class Connection:
             self.moved = 0
             self.deadline = loop.now + loop.body_timeout
             self.pump()
-        elif self.close_after:
-            self.finish()
         else:
-            self.deadline = loop.now + loop.keep_alive  # `finish` in line
+            self.finish()
 
     def compose(self, head: Head, response: Response) -> bytes:
         """The first bytes of a response: its head, and its body when that is in memory. Sets `source`."""
@@ -379,7 +426,7 @@ class Connection:
                     self.finish()
                     return
                 elif isinstance(source, Stream):
-                    self.left = self.deadline - time.monotonic()
+                    self.left = self.deadline - monotonic()
                     self.deadline = FOREVER
                     piece = loop.next_piece(self)
                     if piece is None:
@@ -387,7 +434,7 @@ class Connection:
                     self.take_piece(piece)
                     if self.state != SENDING:
                         return
-                    if time.monotonic() - loop.now > TURN:
+                    if monotonic() - loop.now > TURN:
                         budget = 0
                 elif source.left:
                     sent = source.send(self.fd)
@@ -426,7 +473,7 @@ class Connection:
         """The generator has made a piece; the client's time goes on."""
         if self.state == CLOSED:
             return
-        self.deadline = time.monotonic() + self.left
+        self.deadline = monotonic() + self.left
         if piece is BROKEN:
             self.loop.count_error()
             self.break_off()

@@ -137,6 +137,7 @@ class StandIn(Sentry):
             while (waiting := [item for item in waiting if not loop.hand_over(item)]) and time.monotonic() < end:
                 time.sleep(CROWDED)  # the pair is full
             loop.flush_log()
+            loop.tell()
             os._exit(TIMED_OUT)
 
 

@@ -13,17 +13,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from . import scoreboard
 from .bodies import Body
-from .connection import HANDLING, HEAD, SENDING, Connection
+from .connection import HANDLING, HEAD, READ, SENDING, Connection
 from .errors import SOFTWARE
 from .http import error_page, head_of
 from .http1 import Head
 from .logs import log, log_stacks
 from .poller import Loop, Pollable, Signals
-from .routes import Found, Route
+from .routes import NO_ROUTE, Route
 from .sentry import TIMED_OUT, Sentry
 from .server import Context
 from .signals import Wakeup
@@ -53,7 +54,8 @@ class ThreadedLoop(Loop):
         self.reader, self.writer = os.pipe()
         os.set_blocking(self.reader, False)
         os.set_blocking(self.writer, False)
-        self.inline: tuple[Connection, Found] | None = None  # what the leader runs, or ran last
+        self.inline: Connection | None = None  # whose request the leader runs, or ran last
+        self.route = NO_ROUTE  # of that request
         self.in_threads: dict[int, tuple[Connection, float]] = {}  # by descriptor: since when other threads run it
         self.add(Signals(self.reader, self.collect))
         self.finished = threading.Event()
@@ -88,30 +90,28 @@ class ThreadedLoop(Loop):
         leader = self.leader
         assert leader is not None
         route = self.literal.get(head.target)  # without a query, the target is the path
-        found = (route, {}) if route is not None else self.router.match(head.path)
+        params: dict[str, str] = {}
+        if route is None:
+            route, params = self.router.match(head.path) or (NO_ROUTE, {})
         connection.state = HANDLING
         # A slow one is tried again here now and then, but only while somebody could take the loop over at once.
-        if source is not None or (
-            found is not None and found[0].took > INLINE and (self.now < found[0].retry or not self.threads.idle)
-        ):
+        if source is not None or (route.took > INLINE and (self.now < route.retry or not self.threads.idle)):
             self.unwatch(connection)
-            self.threads.submit(self.job(connection, head, body, source, found))
+            self.threads.submit(partial(self.run_handler, connection, head, body, source, route, params))
             return
-        self.inline = connection, found
+        self.inline, self.route = connection, route
         started = leader.since = self.moment
-        result = connection.handle(head, body, source, found, leader.worker)
+        result = connection.handle(head, body, source, route, params, leader.worker)
         leader.since = 0.0
-        self.moment = now = time.monotonic()
         # This order, and the opposite one in the sentry, make sure that one of the two sees the other (Dekker).
         if self.shared:
             with self.baton:  # a promotion is being decided
                 pass
-        if found is not None:
-            measure_inline(found[0], now - started)
         if self.leader is not leader:
-            self.give_back(lambda: self.go_on(connection, head, result, source))
+            self.give_back(partial(self.go_on, connection, head, result, source))
             raise Demoted
-        self.complete(connection, head, result, source)
+        connection.answer(head, result, source)
+        measure_inline(route, self.moment - started)
         if leader.worker.failure:
             self.depose()  # this thread ends, and another leads
             raise Demoted
@@ -124,11 +124,8 @@ class ThreadedLoop(Loop):
             leader = self.leader
             if leader is not None and leader.since == started and self.inline is not None:
                 leader.working = started
-                connection, found = self.inline
-                self.in_threads[connection.fd] = (connection, started)
-                if found is not None:  # the next leader is not to be caught in the same handler
-                    found[0].took = max(found[0].took, STALL)
-                    found[0].retry = time.monotonic() + RETRY
+                self.in_threads[self.inline.fd] = (self.inline, started)
+                measure_inline(self.route, time.monotonic() - started)  # the next leader is not to be caught in it too
                 self.depose()
             self.shared = False
 
@@ -147,24 +144,24 @@ class ThreadedLoop(Loop):
         """A thread has run this connection's handler: send the answer, serve what was sent after the request."""
         self.in_threads.pop(connection.fd, None)
         self.hung.discard(connection)
-        self.complete(connection, head, result, source)
-        if connection.state == HEAD and connection.buffer:
-            connection.advance(connection.buffer)
+        connection.answer(head, result, source)
+        if connection.state == HEAD:
+            self.watch(connection, READ)
+            if connection.buffer:
+                connection.advance(connection.buffer)
 
     # ---- the other threads -------------------------------------------------------------------------------------
 
-    def job(
-        self, connection: Connection, head: Head, body: bytes | None, source: Body | None, found: Found
-    ) -> Callable[[PoolThread], None]:
-        def run(thread: PoolThread) -> None:
-            started = time.monotonic()
-            self.in_threads[connection.fd] = (connection, started)
-            result = connection.handle(head, body, source, found, thread.worker)
-            if found is not None:
-                found[0].took += (time.monotonic() - started - found[0].took) * WEIGHT
-            self.give_back(lambda: self.go_on(connection, head, result, source))
-
-        return run
+    def run_handler(
+        self, connection: Connection, head: Head, body: bytes | None, source: Body | None, route: Route,
+        params: dict[str, str], thread: PoolThread,
+    ) -> None:  # fmt: skip
+        """A job: run the handler, and let the leader go on with what it returns."""
+        started = time.monotonic()
+        self.in_threads[connection.fd] = (connection, started)
+        result = connection.handle(head, body, source, route, params, thread.worker)
+        route.took += (time.monotonic() - started - route.took) * WEIGHT
+        self.give_back(partial(self.go_on, connection, head, result, source))
 
     def give_back(self, action: Callable[[], None]) -> None:
         """Let the leader go on with a connection."""
@@ -202,13 +199,17 @@ class ThreadedLoop(Loop):
 
 def measure_inline(route: Route, took: float) -> None:
     """What a run in the loop says of a route. It is the better witness: in another thread, waiting for the
-    interpreter's lock counts as time. One long run is enough to be slow, one short one to be fast again."""
-    if took > STALL or route.took > INLINE:
-        route.took = took
+    interpreter's lock counts as time. Two long runs in a row are enough to be slow, one short one to be fast again:
+    a single one of a fast handler often means that the system gave the processor to somebody else."""
+    before = route.took
+    if took <= STALL and before <= INLINE:
+        route.took = before + (took - before) * WEIGHT
+        if route.took <= INLINE:
+            return
     else:
-        route.took += (took - route.took) * WEIGHT
-    if route.took > INLINE:
-        route.retry = time.monotonic() + RETRY
+        route.took = took
+    # Of the first run of all nothing is known, so it counts.
+    route.retry = 0.0 if 0 < before <= INLINE else time.monotonic() + RETRY
 
 
 class Promoter(Sentry):

@@ -13,7 +13,7 @@ that repair differently are what request smuggling is made of (RFC 9112 11.2).
 import re
 from functools import lru_cache
 from socket import AF_INET6, inet_pton
-from typing import NamedTuple, overload
+from typing import overload
 
 __all__ = ["CHUNKED", "LAST_CHUNK", "Chunked", "Head", "Limits", "ProtocolError", "chunk", "parse_head"]
 
@@ -31,15 +31,27 @@ class ProtocolError(Exception):
         self.reason = reason  # one line, and nothing in it comes from the client
 
 
-class Limits(NamedTuple):
+class Limits:
     """How large the parts of a message may grow: bytes, but for `fields`; and the status of what is larger."""
 
-    line: int = 8192  # request line without its CRLF: 414 (RFC 9112 3 recommends 8000 or more)
-    head: int = 65536  # request line, field lines and the empty line: 431
-    fields: int = 100  # lines in a head, and again in a trailer section: 431
-    trailer: int = 8192  # trailer section of a chunked body: 431
-    chunk: int = 1024  # a chunk's size with its extensions and two CRLFs: 400
-    extensions: int = 16384  # all chunk extensions of one body: 400 (RFC 9112 7.1.1 asks for such a limit)
+    __slots__ = ("chunk", "extensions", "fields", "head", "line", "small", "trailer")
+
+    def __init__(
+        self,
+        line: int = 8192,  # request line without its CRLF: 414 (RFC 9112 3 recommends 8000 or more)
+        head: int = 65536,  # request line, field lines and the empty line: 431
+        fields: int = 100,  # lines in a head, and again in a trailer section: 431
+        trailer: int = 8192,  # trailer section of a chunked body: 431
+        chunk: int = 1024,  # a chunk's size with its extensions and two CRLFs: 400
+        extensions: int = 16384,  # all chunk extensions of one body: 400 (RFC 9112 7.1.1 asks for such a limit)
+    ) -> None:
+        self.line = line
+        self.head = head
+        self.fields = fields
+        self.trailer = trailer
+        self.chunk = chunk
+        self.extensions = extensions
+        self.small = min(line, 4 * fields)  # a head of this size breaks neither, for no line is shorter than 4 bytes
 
 
 # ---- Grammar --------------------------------------------------------------------------------------------------------
@@ -52,15 +64,15 @@ _FIELD = _TOKEN + rb":" + _VALUE + rb"\r\n"
 # RFC 3986 3.3 and 3.4, and beyond it only what browsers leave unescaped (WHATWG URL, percent-encode sets): [ ] | ^ in
 # paths, also \ ` { } in queries. Escapes must be whole. No fragment (RFC 9112 3.2), no space, ASCII only.
 _ESCAPE = rb"%[0-9A-Fa-f]{2}"
-_PATH = rb"/[!$&-;=@-\[\]^_a-z|~]*(?:" + _ESCAPE + rb"[!$&-;=@-\[\]^_a-z|~]*)*"
-_QUERY = rb"\?[!$&-;=?-~]*(?:" + _ESCAPE + rb"[!$&-;=?-~]*)*"
+_PATH = rb"/[!$&-;=@-\[\]^_a-z|~]*(?:(?:" + _ESCAPE + rb"[!$&-;=@-\[\]^_a-z|~]*)+|)"
+_QUERY = rb"\?[!$&-;=?-~]*(?:(?:" + _ESCAPE + rb"[!$&-;=?-~]*)+|)"
 # RFC 9110 7.2, RFC 3986 3.2.2: of all that a reg-name may hold, what the names of hosts do hold. A comma would make it
 # two values, an @ userinfo (RFC 9110 4.2.4).
 _NAME = rb"[A-Za-z0-9._~-]+"
 _AUTHORITY = rb"(?:" + _NAME + rb"|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?"
 # RFC 9112 3.2: origin-, asterisk- or absolute-form; authority-form belongs to CONNECT, which is refused.
 _TARGET = (
-    rb"(?:" + _PATH + rb"(?:" + _QUERY + rb")?"
+    rb"(?:" + _PATH + rb"(?:" + _QUERY + rb"|)"
     rb"|\*|[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._~:\[\]-]+(?:" + _PATH + rb")?(?:" + _QUERY + rb")?)"
 )
 # The fields that decide where a message ends and what becomes of the connection (RFC 9112 6 and 9.3). A line is
@@ -69,13 +81,15 @@ _SPECIAL = rb"(?=[HCTEhcte])(?i:host|content-length|transfer-encoding|expect|con
 _PLAIN = rb"(?:(?!" + _SPECIAL + rb")" + _FIELD + rb")*"
 # RFC 9112 2.1. On the way, catch the common case: a simple Host in front, then at most a simple Content-Length, and
 # nothing special after that. As no plain line is special, there is one way to divide the lines into these groups.
+# (?:x|) is (?:x)?, but the engine looks at the next byte before it begins with x.
 _HEAD = re.compile(
     rb"(?!CONNECT )(" + _TOKEN + rb") (" + _TARGET + rb") HTTP/1\.([01])\r"
-    rb"(\n(?:[Hh]ost: (" + _NAME + rb"(?::[0-5]?[0-9]{0,4})?)\r\n)?" + _PLAIN
-    + rb"(?:[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n" + _PLAIN + rb")?"
-    rb"((?=" + _SPECIAL + rb")(?:" + _FIELD + rb")+)?)\r\n"
+    rb"(\n(?:[Hh]ost: (" + _NAME + rb"(?::[0-5]?[0-9]{0,4}|))\r\n|)" + _PLAIN
+    + rb"(?:[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n" + _PLAIN + rb"|)"
+    rb"(?:((?=" + _SPECIAL + rb")(?:" + _FIELD + rb")+)|))\r\n"
 )  # fmt: skip
 _NOTABLE = re.compile(rb"\n(?=[HCTEhcte])((?i:host|content-length|transfer-encoding|expect|connection)):([^\r]*)")
+new = object.__new__
 _match_head, _findall_notable = _HEAD.match, _NOTABLE.findall
 
 # RFC 9112 7.1 and 7.1.1: hexadecimal digits only, no more than 64 bits need; extensions by the grammar.
@@ -107,7 +121,7 @@ def _finder(name: str) -> re.Pattern[bytes]:
 class Head:
     """A request head. Its fields stay bytes until somebody asks for one."""
 
-    __slots__ = ("_block", "_host", "expect", "keep_alive", "length", "method", "minor", "target")
+    __slots__ = ("_block", "_host", "expect", "keep_alive", "length", "method", "minor", "simple", "target")
 
     def __init__(self, method: str, target: str, block: bytes, host: bytes, length: int) -> None:
         self.method = method
@@ -115,6 +129,7 @@ class Head:
         self.minor = 1  # of the version: HTTP/1.1 or HTTP/1.0
         self.length = length  # of the body, or CHUNKED
         self.keep_alive = True  # as far as the client is concerned
+        self.simple = False  # nothing in it asks for another answer than most: 1.1, keep-alive, and not HEAD
         self.expect = False  # the client waits for 100 (Continue) before it sends the body
         self._host = host
         self._block = block  # LF and the field lines: so every line, the first too, follows an LF
@@ -176,15 +191,27 @@ def parse_head(buffer: bytes | bytearray, limits: Limits, start: int = 0, seen: 
         return _examine(buffer, limits, start, 0)
     method, target, minor, block, host, length, special = found.groups()
     end = found.end()
-    if end - start > limits.line and found.end(3) - start > limits.line:
-        raise ProtocolError(414, "request line too long")
-    if len(block) > 4 * limits.fields and block.count(b"\r\n") > limits.fields:  # no line is shorter than 4 bytes
-        raise ProtocolError(431, "too many header fields")
+    if end - start > limits.small:
+        if found.end(3) - start > limits.line:
+            raise ProtocolError(414, "request line too long")
+        if block.count(b"\r\n") > limits.fields:
+            raise ProtocolError(431, "too many header fields")
     if host is not None and special is None and minor == b"1" and target[0] == 47:  # 47 is "/"
-        return Head(method.decode(), target.decode(), block, host, 0 if length is None else int(length)), end
+        head = new(Head)  # its __init__ would be called by way of C
+        head.method = method.decode()
+        head.target = target.decode()
+        head.minor = 1
+        head.length = int(length) if length else 0
+        head.keep_alive = True
+        head.simple = method != b"HEAD"
+        head.expect = False
+        head._host = host
+        head._block = block
+        return head, end
     head = Head(method.decode(), target.decode(), block, b"", 0)
     head.minor = int(minor)
     _frame(head, block)
+    head.simple = head.keep_alive and minor == b"1" and method != b"HEAD"
     return head, end
 
 

@@ -6,10 +6,7 @@ stand in for the loop (see `sentry`); `started` and `shared` are the two words b
 """
 
 import random
-import select
-import selectors
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -17,33 +14,30 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from . import pair, scoreboard
+from .accepting import HANDED_HEAD, HANDED_MOST, Acceptor, Receiver
 from .access_http import AccessLog, Combined, Json
 from .bodies import Body, Stream
 from .config import Config
-from .connection import BODY, CLOSED, GREETING, HANDLING, HEAD, LINGER, SENDING, Connection
+from .connection import BODY, GREETING, HANDLING, HEAD, SENDING, Connection
 from .http import Clock
 from .http1 import Head, Limits
-from .listeners import Listener, peer_of
+from .listeners import Listener
 from .logs import log
-from .routes import Router
-from .scoreboard import ACCEPTED, BUCKETS, CONNECTIONS, ERRORS, HANDED, LOAD, NOBODY, Scoreboard
+from .multiplexer import READ, WRITE, multiplexer
+from .routes import NO_ROUTE, Router
+from .scoreboard import BUCKETS, CONNECTIONS, ERRORS, HANDED, LOAD, NOBODY, Scoreboard
 from .trace import Sent, always, asked
 from .worker import Worker
 
-READ, WRITE = select.POLLIN, select.POLLOUT
 SWEEP = 0.25  # seconds between looks at the deadlines
 PARTING = 0.01  # the same while a retiring worker hands over its connections, a few at a time
 RESTS = 5  # how often in a row it does so while a sibling holds fewer by two; by one: once
 LONG = 0.002  # seconds: after a turn that took so long, whoever was served longest ago comes first
 REST = 0.002  # seconds for which the busier worker lets go of the listener
 SCARCE = 0.1  # seconds for which accepting pauses when descriptors or memory have run out
-# Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
-# the bytes received, which follow, are an unfinished head.
-HANDED_HEAD = struct.Struct("!Id?")
 NOTES = 10  # lines about clients that a worker logs in a second: a flood of bad ones must not flood the log
 LIVING = {scoreboard.STARTING, scoreboard.IDLE, scoreboard.BUSY}  # states of those that are not on their way out
 QUIET = 60.0  # seconds before the log hears again that accepting pauses
-HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
 FOREVER = 1e12
 
 
@@ -54,93 +48,6 @@ class Pollable(Protocol):
     mask: int
 
     def ready(self, mask: int) -> None: ...
-
-
-class Epoll:
-    """Linux: level-triggered, registrations are kept across requests."""
-
-    def __init__(self) -> None:
-        self.epoll = select.epoll()
-        self.register = self.epoll.register
-        self.modify = self.epoll.modify
-        self.unregister = self.epoll.unregister
-        self.poll = self.epoll.poll
-        self.fileno = self.epoll.fileno
-
-    def closing(self, fd: int) -> None:
-        """The kernel forgets a closed descriptor by itself (epoll(7), Q6)."""
-
-
-class Selector:
-    """Elsewhere: kqueue or poll by way of the standard library."""
-
-    def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-
-    def register(self, fd: int, mask: int) -> None:
-        self.selector.register(fd, self.events(mask))
-
-    def modify(self, fd: int, mask: int) -> None:
-        self.selector.modify(fd, self.events(mask))
-
-    def unregister(self, fd: int) -> None:
-        self.selector.unregister(fd)
-
-    closing = unregister
-
-    def poll(self, timeout: float | None = None) -> list[tuple[int, int]]:
-        found = self.selector.select(timeout)
-        return [(key.fd, READ if events & selectors.EVENT_READ else WRITE) for key, events in found]
-
-    def fileno(self) -> int:
-        """A descriptor that polls readable when there are events; -1 where there is none."""
-        fileno = getattr(self.selector, "fileno", None)
-        return fileno() if fileno is not None else -1
-
-    @staticmethod
-    def events(mask: int) -> int:
-        return selectors.EVENT_READ if mask == READ else selectors.EVENT_WRITE
-
-
-def multiplexer() -> Epoll | Selector:
-    """The best that this system has."""
-    return Epoll() if hasattr(select, "epoll") else Selector()
-
-
-class Acceptor:
-    """A listener in the loop."""
-
-    def __init__(self, loop: "Loop", listener: Listener) -> None:
-        self.loop = loop
-        self.listener = listener
-        self.socket = listener.socket
-        self.fd = listener.socket.fileno()
-        self.mask = 0
-
-    def ready(self, mask: int) -> None:
-        if self.loop.may_accept():
-            self.accept()
-
-    def accept(self, serve: bool = True) -> bool:
-        """Take one connection out of the queue; False when it is empty or nothing can be taken now."""
-        loop = self.loop
-        try:
-            sock, peer = self.socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return False  # a sibling was faster, or the client left
-        except OSError as error:  # no descriptors, no memory; Linux tells of the network's errors here too (accept(2))
-            loop.scarce(f"cannot accept: {error.strerror}; accepting pauses until connections close")
-            return False
-        loop.plenty()
-        sock.setblocking(False)
-        loop.words[loop.base + ACCEPTED] += 1
-        connection = loop.connect(loop, sock, peer_of(peer))
-        loop.admit(connection)
-        if serve:
-            connection.ready(READ)  # a request is often there already; if not, it costs a microsecond
-        if connection.state not in (CLOSED, HANDLING) and not connection.mask:
-            loop.watch(connection, READ)
-        return True
 
 
 class Signals:
@@ -155,54 +62,6 @@ class Signals:
         self.action()
 
 
-class Receiver:
-    """The generation's pair, from which connections come that a busy sibling handed over."""
-
-    def __init__(self, loop: "Loop", end: socket.socket) -> None:
-        self.loop = loop
-        self.pair = end
-        self.fd = end.fileno()
-        self.mask = 0
-
-    def ready(self, mask: int) -> None:
-        if self.loop.is_turn():
-            self.receive()
-
-    def receive(self) -> bool:
-        """Take over one connection; False when there is none, or no descriptor for it."""
-        loop = self.loop
-        try:
-            taken = pair.take(self.pair, HANDED_HEAD.size + HANDED_MOST)
-        except OSError as error:
-            loop.scarce(f"cannot take over a connection: {error.strerror}; accepting pauses until connections close")
-            return False
-        if taken is None:
-            return False
-        data, sock = taken
-        if sock is None:
-            return True
-        sock.setblocking(False)
-        try:
-            peer = peer_of(sock.getpeername())
-        except OSError:  # the client left on the way
-            sock.close()
-            return True
-        served, deadline, unfinished = HANDED_HEAD.unpack_from(data)
-        connection = loop.connect(loop, sock, peer, data[HANDED_HEAD.size :], served)
-        connection.deadline = deadline
-        loop.admit(connection)
-        loop.watch(connection, READ)
-        if unfinished:
-            connection.seen = len(connection.buffer)
-        else:
-            connection.go_on()
-            if connection.state == BODY:
-                connection.deadline = deadline
-        if loop.draining:
-            connection.drain()
-        return True
-
-
 class Loop:
     """One worker's poller. `worker` is the object that handlers see."""
 
@@ -211,9 +70,12 @@ class Loop:
         self.board = board
         self.words = board.words
         self.base = board.base(slot)
-        self.latency = self.base + scoreboard.LATENCY
-        # Counted here and written to the scoreboard once per turn, which is cheaper.
-        self.received = self.sent = self.microseconds = 0
+        first = self.base + scoreboard.LATENCY
+        self.latency = self.words[first : first + BUCKETS]
+        # Counted here; the sentry writes them to the scoreboard. They go on from those of the slot's last owner.
+        self.received, self.sent, self.microseconds = (
+            self.words[self.base + word] for word in (scoreboard.RECEIVED, scoreboard.SENT, scoreboard.MICROSECONDS)
+        )
         self.worker = worker
         self.router = router
         self.literal = router.literal
@@ -222,6 +84,7 @@ class Loop:
         self.header_timeout = config.header_timeout or FOREVER
         self.body_timeout = config.body_timeout or FOREVER
         self.keep_alive = config.keep_alive
+        self.parting = not config.keep_alive  # connections are closed after their next answer
         self.clock = Clock(config.name)
         # By the field lines of a head: is its request to have ids even if nobody asks for them?
         self.traced: Callable[[bytes], Sent] = asked if config.request_id == "asked" else always
@@ -252,6 +115,7 @@ class Loop:
         self.started = 0.0  # when the running handler was started; 0 = none runs
         self.shared = False  # the sentry stands in
         self.baton = threading.Lock()  # held by whoever touches the loop while it is shared
+        self.telling = threading.Lock()
         self.muted: list[Pollable] = []
         self.wake_sentry: Callable[[], None] = lambda: None
         self.sentry_asleep = False
@@ -329,12 +193,12 @@ class Loop:
             log.info(text, *values)
 
     def tell(self) -> None:
-        """Write to the scoreboard what was counted since the last time."""
+        """Write to the scoreboard what was counted: called by the sentry, and at the end."""
         words, base = self.words, self.base
-        words[base + scoreboard.RECEIVED] += self.received
-        words[base + scoreboard.SENT] += self.sent
-        words[base + scoreboard.MICROSECONDS] += self.microseconds
-        self.received = self.sent = self.microseconds = 0
+        with self.telling:  # or an older sum could overwrite the last one
+            words[base + scoreboard.RECEIVED] = self.received
+            words[base + scoreboard.SENT] = self.sent
+            words[base + scoreboard.MICROSECONDS] = self.microseconds
 
     # ---- the loop ----------------------------------------------------------------------------------------------
 
@@ -361,12 +225,11 @@ class Loop:
                 if connection.state == HEAD:  # it may have been closed or handed over since
                     self.watch(connection, READ)
                     connection.go_on()
-            if self.received or self.sent:
-                self.tell()
             if self.resting and now >= self.resting:
                 self.resume()
             if now >= self.next_sweep:
                 self.sweep()
+        self.tell()
         self.flush_log()
 
     def be_fair(self, events: list[tuple[int, int]]) -> None:
@@ -413,36 +276,27 @@ class Loop:
         """Run one handler and send its answer."""
         connection.state = HANDLING
         route = self.literal.get(head.target)  # without a query, the target is the path
-        found = (route, {}) if route is not None else self.router.match(head.path)
+        params: dict[str, str] = {}
+        if route is None:
+            route, params = self.router.match(head.path) or (NO_ROUTE, {})
         self.started = self.moment  # `guarded` in line: a call less
-        result = connection.handle(head, body, source, found, self.worker)
+        result = connection.handle(head, body, source, route, params, self.worker)
         self.started = 0.0
         if self.shared:
             self.reclaim()
-        self.complete(connection, head, result, source)
+        connection.answer(head, result, source)
         if self.worker.failure:
             self.failure = self.worker.failure
             self.words[self.base + scoreboard.ALONE] = 1
             self.drain()
 
-    def complete(self, connection: Connection, head: Head, result: Any, source: Body | None) -> None:
-        """Count a request and send its answer."""
-        connection.state = HEAD
-        # Scoreboard.record in line, and before the answer: whoever has that finds its request counted.
-        self.moment = moment = time.monotonic()
-        took = int((moment - connection.began) * 1e6)
-        bits = took.bit_length()
-        self.words[self.latency + (bits if bits < BUCKETS else BUCKETS - 1)] += 1
-        self.microseconds += took
-        connection.answer(head, result, source)
-        if not connection.mask and connection.state in (HEAD, SENDING, LINGER):
-            self.watch(connection, WRITE if connection.state == SENDING else READ)
-        if self.quota:
-            self.quota -= 1
-            if not self.quota:
-                log.info("worker has served its --max-requests: replaced")
-                self.words[self.base + scoreboard.WISH] = 1  # the server replaces one at a time
-                self.on_leaving()
+    def count_down(self) -> None:
+        """One request less until this worker is replaced."""
+        self.quota -= 1
+        if not self.quota:
+            log.info("worker has served its --max-requests: replaced")
+            self.words[self.base + scoreboard.WISH] = 1  # the server replaces one at a time
+            self.on_leaving()
 
     def put_off(self, connection: Connection) -> None:
         """Serve the rest of what it has sent in the next turn; until then read no more from it."""
@@ -572,6 +426,7 @@ class Loop:
             return
         empties = self.board.empties_queue(self.base)
         self.draining = True
+        self.parting = True
         self.keep_alive = min(self.keep_alive, GREETING)  # for those that are still finishing something
         self.board.states[self.base // scoreboard.WORDS - 1] = scoreboard.LEAVING
         retiring = self.retiring = self.succeeded()  # asked after that: of two that leave at once, one sees the other

@@ -48,7 +48,8 @@ class Route:
         return self.handlers.get(method) or (self.handlers.get("GET") if method == "HEAD" else None)
 
 
-Found = tuple[Route, dict[str, str]] | None  # a route and its parameters
+Found = tuple[Route, dict[str, str]]  # a route and its parameters
+NO_ROUTE = Route("", None)
 
 
 class Router:
@@ -94,12 +95,12 @@ class Router:
     def delete(self, path: str) -> Callable[[Handler], Handler]:
         return self.route("DELETE", path)
 
-    def match(self, path: str) -> Found:
-        """The route of a percent-encoded path and its decoded parameters. Segments are split before they are
-        decoded, so %2F never makes a new segment (RFC 3986 2.2)."""
+    def match(self, path: str) -> Found | None:
+        """The route of a percent-encoded path and its decoded parameters; None when none fits. Segments are split
+        before they are decoded, so %2F never makes a new segment (RFC 3986 2.2)."""
         return next(self.matches(path), None)
 
-    def matches(self, path: str) -> Iterator[tuple[Route, dict[str, str]]]:
+    def matches(self, path: str) -> Iterator[Found]:
         """All routes that fit, the best first."""
         # %41 and A are the same (RFC 3986 6.2.2.2), but an escaped slash is not a slash.
         decoded = SLASH.join(map(unescape, re.split("%2[Ff]", path))) if "%" in path else path

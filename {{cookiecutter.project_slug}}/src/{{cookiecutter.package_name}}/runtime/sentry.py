@@ -98,6 +98,7 @@ class Sentry:
 
     def wait(self, poller: select.poll, seconds: float | None) -> None:
         """Sleep until something happens, `seconds` at most."""
+        self.loop.tell()
         if seconds is not None:  # the server kills a process whose sentry cannot look
             self.loop.words[self.loop.base + scoreboard.LOOK] = int(time.monotonic() * 1000)
         for fd, _ in poller.poll(None if seconds is None else seconds * 1000):
