@@ -1,6 +1,5 @@
 """What both pools share for the protocols `stream` and `line`: one connection, from accept to close."""
 
-import errno
 import json
 import socket
 import time
@@ -17,7 +16,6 @@ from .server import Context
 from .stream import Stream
 from .worker import Worker, WorkerFailed
 
-SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE = 0.1  # seconds for which accepting pauses when descriptors or memory have run out
 LINGERING = 2.0  # seconds in which a client that still sends after our end may notice it
 DISCARD = 2**20  # bytes that it may send in them
@@ -50,9 +48,7 @@ class Queue:
         return sock, peer_of(peer)
 
     def scarce(self, error: OSError) -> None:
-        """Descriptors or memory have run out. Raises what is not that."""
-        if error.errno not in SCARCE:
-            raise error
+        """Descriptors or memory have run out; or the network has an error: Linux tells of it here (accept(2))."""
         if not self.short:
             log.warning("cannot accept: %s; accepting pauses", error.strerror)
         self.short = time.monotonic() + PAUSE
