@@ -323,7 +323,7 @@ class Connection:
         loop = self.loop
         if not head.keep_alive:
             self.close_after = self.last = True
-        elif loop.parting:
+        elif loop.parting and not (self.buffer and loop.retiring):  # a sibling goes on with what came after it
             self.close_after = True
         if source is not None:
             loop.received += source.received
