@@ -36,7 +36,7 @@ def test_connections_of_one_worker_take_turns(service: Loaded) -> None:
 
 def test_waiting_connections_move_to_siblings_that_hold_fewer(service: Loaded) -> None:
     """One worker has accepted them all, because its siblings were stopped; then they work again."""
-    service.members(4)
+    service.members(4, "--header-timeout", "60")  # the connections wait until the test has seen them
     others = sorted(service.workers)[1:]
     for pid in others:
         service.signal(signal.SIGSTOP, pid)
