@@ -11,10 +11,12 @@ from .config import Config, Service, load, refuse_windows
 from .daemon import Identity, close_inherited, detach, enter, raise_limit
 from .errors import OK, SOFTWARE, StartError
 from .logs import channel, log
-from .options import usage
+from .options import SUBCOMMANDS
 from .relay import Relay, style_of
 from .supervisor import Supervisor
 from .user_code import load_handlers
+
+INDENT, COLUMNS = 33, 100  # of --help
 
 
 def run(service: Service, arguments: Sequence[str] | None = None) -> int:
@@ -37,6 +39,32 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
         return error.status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def usage(service: Service) -> str:
+    """The text of --help, made from the table, at most 100 columns wide."""
+    lines = [
+        f"usage: {service.name} [options]",
+        f"       {service.name} ctl {'|'.join(SUBCOMMANDS)}",
+        "",
+        f"Each option can also be given as {service.prefix}<OPTION> in the environment,",
+        "or as a key in the file of -f.",
+        "",
+    ]
+    for option in service.options:
+        flags = (f"-{option.short}, " if option.short else "    ") + f"--{option.name}"
+        default = service.defaults.get(option.key, option.default)
+        shown = f" (default {default:.16g})" if isinstance(default, int | float) and option.metavar else ""
+        if isinstance(default, str) and default:
+            shown = f" (default {default})"
+        left, line = f"  {flags} {option.metavar}".rstrip().ljust(INDENT), ""
+        for word in (option.help + shown).split():
+            if INDENT + len(line) + 1 + len(word) > COLUMNS:
+                lines.append(left + line)
+                left, line = " " * INDENT, ""
+            line += " " + word
+        lines.append(left + line)
+    return "\n".join(lines) + "\n"
 
 
 def check(service: Service, config: Config) -> int:

@@ -1,12 +1,10 @@
-"""The options: one table, the parsers of its values, and --help made of it. `config` reads them."""
+"""The options: one table, and the parsers of its values. `config` reads them; flags, environment, file, help and manual
+follow from it."""
 
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from .config import Service
+from typing import Any, NamedTuple
 
 
 class Option(NamedTuple):
@@ -194,31 +192,4 @@ OPTIONS: tuple[Option, ...] = (
 # fmt: on
 ADDRESS_KEYS = ("port", "interface", "listen_unix", "bind")
 SUBCOMMANDS = ("status", "reload", "reloaded", "restart", "stop", "workers", "health")
-INDENT, COLUMNS = 33, 100  # of --help
 COMMAND_LINE_ONLY = ("check", "version", "help", "config")  # make no sense in a file
-
-
-def usage(service: "Service") -> str:
-    """The text of --help, made from the table, at most 100 columns wide."""
-    lines = [
-        f"usage: {service.name} [options]",
-        f"       {service.name} ctl {'|'.join(SUBCOMMANDS)}",
-        "",
-        f"Each option can also be given as {service.prefix}<OPTION> in the environment,",
-        "or as a key in the file of -f.",
-        "",
-    ]
-    for option in service.options:
-        flags = (f"-{option.short}, " if option.short else "    ") + f"--{option.name}"
-        default = service.defaults.get(option.key, option.default)
-        shown = f" (default {default:.16g})" if isinstance(default, int | float) and option.metavar else ""
-        if isinstance(default, str) and default:
-            shown = f" (default {default})"
-        left, line = f"  {flags} {option.metavar}".rstrip().ljust(INDENT), ""
-        for word in (option.help + shown).split():
-            if INDENT + len(line) + 1 + len(word) > COLUMNS:
-                lines.append(left + line)
-                left, line = " " * INDENT, ""
-            line += " " + word
-        lines.append(left + line)
-    return "\n".join(lines) + "\n"
