@@ -3,9 +3,12 @@
 import inspect
 import re
 
+import pytest
+
 from {{ cookiecutter.package_name }}.runtime.connection import Connection
 from {{ cookiecutter.package_name }}.runtime.http import Request
 from {{ cookiecutter.package_name }}.runtime.http1 import Head, Limits, parse_head
+from {{ cookiecutter.package_name }}.runtime.trace import Trace
 
 
 def test_a_plain_head_has_all_that_another_has() -> None:
@@ -23,3 +26,28 @@ def test_a_request_is_filled_as_its_constructor_does() -> None:
         return set(re.findall(rf"^ +{variable}\.(\w+)(?:: [^=]+)? = ", source, re.M))
 
     assert filled(Connection.handle, "request") == filled(Request.__init__, "self") == set(Request.__slots__)
+
+
+MADE = r"X-Request-ID: [0-9a-f]{32}\r\n"
+PARENT = r"traceparent: 00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "lines"),
+    [
+        ([(b"X-Request-ID", b"a-1")], r"X-Request-ID: a-1\r\n"),
+        ([(b"X-Request-ID", b"a-1 \t")], r"X-Request-ID: a-1\r\n"),
+        ([(b"X-Request-ID", b"a 1")], MADE),
+        ([(b"X-Request-ID", b"\xe9")], MADE),
+        ([(b"X-Request-ID", b"")], MADE),
+        ([(b"X-Request-ID", b"a"), (b"X-Request-ID", b"b")], MADE),
+        ([(b"", b"nonsense")], PARENT),
+        ([(b"X-Request-ID", b"a"), (b"", b"nonsense")], r"X-Request-ID: a\r\n" + PARENT),
+        ([], ""),
+    ],
+)
+def test_the_usual_ids_are_answered_as_all_are(sent: list[tuple[bytes, bytes]], lines: str) -> None:
+    trace = Trace(sent)
+    first = trace.lines().decode()
+    assert re.fullmatch(lines, first)
+    assert first == trace.lines().decode() == "".join(f"{name}: {value}\r\n" for name, value in trace.fields())

@@ -298,10 +298,11 @@ class Connection:
             loop.count_down()
         self.state = HEAD
         self.served += 1
-        plain = type(result) is bytes and head.simple and source is None and self.trace is None and not loop.parting
-        if plain:  # as good as all are: one line for what `composed` does
+        plain = type(result) is bytes and head.simple and source is None and not loop.parting
+        if plain:  # as good as all are: a few lines for what `composed` does
             size = len(result)
-            data = (loop.clock.heads.get(size) or loop.clock.head_of_bytes(size)) + result
+            data = loop.clock.heads.get(size) or loop.clock.head_of_bytes(size)
+            data = data + result if self.trace is None else data[:-2] + self.trace.lines() + b"\r\n" + result
         elif result is None:
             self.close()
             return
@@ -338,8 +339,7 @@ class Connection:
             key = ~len(result) if self.close_after else len(result)
             start = loop.clock.heads.get(key) or loop.clock.head_of_bytes(key)
             if trace is not None:
-                ids = "".join([f"{name}: {value}\r\n" for name, value in trace.fields()])
-                start = b"%b%b\r\n" % (start[:-2], ids.encode())
+                start = start[:-2] + trace.lines() + b"\r\n"
             whole: bytes = start + result
             return whole
         response = Response.of(result) if trace is None else self.identified(result, trace)

@@ -98,7 +98,8 @@ class Router:
     def match(self, path: str) -> Found | None:
         """The route of a percent-encoded path and its decoded parameters; None when none fits. Segments are split
         before they are decoded, so %2F never makes a new segment (RFC 3986 2.2)."""
-        return next(self.matches(path), None)
+        literal = self.literal.get(path)
+        return (literal, {}) if literal is not None else next(self.matches(path), None)
 
     def matches(self, path: str) -> Iterator[Found]:
         """All routes that fit, the best first."""

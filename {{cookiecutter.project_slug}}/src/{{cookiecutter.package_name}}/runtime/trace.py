@@ -10,7 +10,7 @@ import sys
 from types import CodeType, FunctionType
 from typing import Any
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")  # nothing that a log line or a query would have to escape
+is_id = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}").fullmatch  # nothing that a log line or a query has to escape
 # 3.2.2: version 00 has exactly these parts; what a higher one adds is ignored (3.2.3.1); ff is no version.
 TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 # In the field lines of a head: (name, value) of what the client sent; the name is empty for traceparent.
@@ -37,16 +37,16 @@ class Trace:
         self._request_id = ""
         self._context: tuple[str, str, str, str] | None = None
 
-    def _given(self, is_id: bool) -> str:
+    def _given(self, named: bool) -> bytes:
         """What the client sent; several lines of one name are one list (RFC 9110 5.3), which is never valid."""
-        return b", ".join([value for name, value in self._sent if bool(name) == is_id]).decode("latin-1").rstrip("\t ")
+        return b", ".join([value for name, value in self._sent if bool(name) == named]).rstrip(b"\t ")
 
     @property
     def request_id(self) -> str:
         """The client's, if it is valid, or 32 random digits."""
         if not self._request_id:
             given = self._given(True)
-            self._request_id = given if REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+            self._request_id = given.decode() if is_id(given) else f"{random.getrandbits(128):032x}"
         return self._request_id
 
     @property
@@ -54,7 +54,7 @@ class Trace:
         """Trace id, the caller's span id, ours, and flags."""
         if self._context is None:
             span_id = f"{random.getrandbits(64) or 1:016x}"
-            found = TRACEPARENT.fullmatch(self._given(False))
+            found = TRACEPARENT.fullmatch(self._given(False).decode("latin-1"))
             if found and found[1] == "00" and len(found[0]) != 55:
                 found = None
             if found and int(found[2], 16) and int(found[3], 16):  # 3.2.2.3 and 3.2.2.4: all zeros are invalid
@@ -91,6 +91,15 @@ class Trace:
         sent = [bool(name) for name, _ in self._sent]
         found = [("X-Request-ID", self.request_id)] if self._request_id or True in sent else []
         return [*found, ("traceparent", self.traceparent)] if self._context or False in sent else found
+
+    def lines(self) -> bytes:
+        """The same as field lines of a head."""
+        if self._context is None and len(self._sent) == 1:  # most clients send the id alone, and a good one
+            name, value = self._sent[0]
+            if name and is_id(value):
+                self._request_id = value.decode()
+                return b"X-Request-ID: " + value + b"\r\n"
+        return "".join([f"{name}: {value}\r\n" for name, value in self.fields()]).encode()
 
 
 handling: dict[CodeType, str] = {}  # functions that run handlers: the local variable that has `trace`
