@@ -74,8 +74,8 @@ class Queue:
 def opened(taken: Taken, config: Config, worker: Worker) -> Stream:
     """The stream of a connection."""
     sock, peer = taken
-    sock.settimeout(config.idle_timeout or None)
     stream = Stream(sock, peer, worker)
+    stream.settimeout(config.idle_timeout or None)
     if config.access_log != "off":
         stream.note = partial(note, config.access_log)
     return stream

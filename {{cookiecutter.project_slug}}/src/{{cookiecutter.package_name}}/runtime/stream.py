@@ -69,8 +69,20 @@ class Stream:
         return socket.getfqdn(self.peer[0]) if self.peer else "localhost"
 
     def settimeout(self, seconds: float | None) -> None:
-        """Longest silence of the client in reads and writes from now on; None = for ever."""
-        self.socket.settimeout(seconds)
+        """Longest silence of the client in reads and writes from now on; None = for ever. Raises ValueError for less
+        than a microsecond."""
+        if seconds is not None and not seconds >= 1e-6:
+            raise ValueError(f"settimeout needs a time above 0, or None, not {seconds!r}")
+        # The kernel sees to it (socket(7)). With Python's own timeout each call would be two, the first one a poll.
+        limit = struct.pack("ll", *divmod(int((seconds or 0) * 1e6), 1_000_000))
+        self.socket.settimeout(None)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def _failed(self, error: OSError) -> OSError:
+        """What is raised when the connection fails: EAGAIN is how the kernel says that time is over."""
+        self.error = TimeoutError("timed out") if isinstance(error, BlockingIOError) else error
+        return self.error
 
     def linger(self, seconds: int) -> None:
         """SO_LINGER: how long close may wait until what was sent has arrived; 0 sends a reset instead."""
@@ -91,8 +103,7 @@ class Stream:
         try:
             data = self.socket.recv(self._size)  # retried by Python itself on EINTR (PEP 475)
         except OSError as error:
-            self.error = error
-            raise
+            raise self._failed(error) from None
         finally:
             self.since = time.monotonic()
         self._ended = not data
@@ -175,8 +186,7 @@ class Stream:
                 self.sent += sent
                 data = data[sent:]
         except OSError as error:
-            self.error = error
-            raise
+            raise self._failed(error) from None
         finally:
             self.since = time.monotonic()
 
