@@ -188,8 +188,8 @@ def test_what_the_comparison_says_was_measured(quoting: ModuleType) -> None:
     for other in ("uvicorn-httptools", "granian", "uwsgi"):
         assert cpu("small", other) > ours
     assert cpu("small", "bjoern") < ours
-    for smaller in ("waitress", "cheroot", "bjoern"):
-        assert quoting.median(measured["small"][smaller], "pss") < quoting.median(
+    for smaller in ("waitress", "bjoern"):  # half, or not much more
+        assert quoting.median(measured["small"][smaller], "pss") < 0.6 * quoting.median(
             measured["small"]["ours-prefork"], "pss"
         )
     assert cpu("sleep-5ms", "uvicorn-httptools") < cpu("sleep-5ms", "ours-prefork-32")
