@@ -192,7 +192,12 @@ def test_prometheus_reads_it(either: Watched, tool: Callable[[str], str]) -> Non
     assert values == sorted(values) and values[-1] == 21
     bounds = [float(s.labels["le"]) for s in buckets]
     assert bounds == sorted(bounds)
-    assert either.metric("service_sent_bytes_total") > either.metric("service_received_bytes_total") > 20 * 30
+    # Sums of bytes are written every 10 ms.
+    eventually(lambda: either.metric("service_received_bytes_total") > 20 * 30, "what was received is counted")
+    eventually(
+        lambda: either.metric("service_sent_bytes_total") > either.metric("service_received_bytes_total"),
+        "what was sent, which is more",
+    )
     done = subprocess.run([tool("promtool"), "check", "metrics"], input=text, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -187,6 +187,8 @@ class Front:
             wake = self.draining or (self.door is None and self.held + 1 >= self.threads.ceiling)
         if full:
             self.board.words[self.base + ALONE] = 1
+            if self.door is not None:
+                self.door.shut()  # who comes from now on is its successor's
             os.kill(os.getpid(), signal.SIGTERM)
         if wake:
             self.wake()
