@@ -408,7 +408,7 @@ def test_worker_init_that_raises_once(service: Service) -> None:
     service.start("-n", "1")
     service.events.wait("worker_init")
     assert service.get("/").text == "hello"
-    assert service.log.find("LookupError: not yet")
+    service.log.wait_for("LookupError: not yet")
 
 
 def test_interrupted_while_starting(service: Service) -> None:

@@ -307,7 +307,7 @@ def test_hup_with_broken_handlers_keeps_the_old_ones(service: Service, case: str
     service.handlers(broken)
     service.signal(signal.SIGHUP)
     service.log.wait_for(r"(?i)reload.*(failed|keep|stay)|keep.*generation 1|generation 2 failed", after=mark)
-    assert service.log.find(reason, after=mark)
+    service.log.wait_for(reason, after=mark)
     assert service.get("/version").text == "one"
     assert service.wait_workers(1) == workers
     assert not service.events.all("exit")
