@@ -22,8 +22,6 @@ CHOICES = {
 ROWS = [dict(zip(CHOICES, row, strict=True)) for row in AllPairs(list(CHOICES.values()))]
 
 
-# One after the other: projects whose images differ in nothing share layers, and each removes its own.
-@pytest.mark.xdist_group("kinds")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("answers", ROWS, ids=lambda answers: "-".join(answers.values()))
 def test_kind_passes_its_own_tests(answers: dict[str, str], tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ does: once a connection is made the kernel has queued it for the service, and wh
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import socket
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +20,7 @@ from uuid import uuid4
 
 import docker
 import pytest
-from baking import bake, copy_template
+from baking import OPTIONS, bake, copy_template
 
 STOPS = 10  # for each pool
 CLIENTS = 8  # with a connection per request, and as many that keep theirs
@@ -40,15 +43,34 @@ def some_work(request: Request) -> str:
 """
 
 
-@pytest.fixture(params=["prefork", "threaded"])
-def image(request: pytest.FixtureRequest, engine: docker.DockerClient, tmp_path: Path) -> Iterator[str]:
-    project = bake(copy_template(tmp_path / "template"), tmp_path / "baked", pool=request.param)
+SEAM = "from .runtime import listeners\n\nlisteners.HANDSHAKE = 3.0\n"  # time enough for a slow machine
+
+
+@contextlib.contextmanager
+def image(engine: docker.DockerClient, place: Path, pool: str, seam: str = "") -> Iterator[str]:
+    """The tag of a project's image; what `__main__.py` does before `run` begins with `seam`."""
+    project = bake(copy_template(place / "template"), place / "baked", pool=pool)
     (project / "src/hello_server/handlers.py").write_text(HANDLERS)
+    main = project / "src/hello_server/__main__.py"
+    main.write_text(main.read_text().replace("SERVICE =", f"{seam}SERVICE =", 1))
     tag = f"servertemplate-stop:{uuid4().hex[:12]}"
     options: dict[str, Any] = {"labels": {LABEL: "stop"}, "buildargs": {"PYTHON_IMAGE": IMAGE}}
     engine.images.build(path=str(project), tag=tag, rm=True, forcerm=True, **options)
-    yield tag
-    engine.images.remove(tag)
+    try:
+        yield tag
+    finally:
+        engine.images.remove(tag)
+
+
+@contextlib.contextmanager
+def running(engine: docker.DockerClient, tag: str, *flags: str) -> Iterator[Any]:
+    """A container that is ready."""
+    container: Any = engine.containers.run(tag, list(flags), detach=True, labels={LABEL: "stop"})
+    try:
+        wait_for(container, b"ready: generation 1")
+        yield container
+    finally:
+        container.remove(force=True, v=True)
 
 
 class Load:
@@ -121,12 +143,8 @@ class Load:
 
 
 def closed(connection: socket.socket) -> bool:
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    """Whether it is, as far as can be known now: nothing else comes before the next request."""
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def address(container: Any) -> tuple[str, int]:
@@ -135,25 +153,48 @@ def address(container: Any) -> tuple[str, int]:
     return network["IPAddress"], 1966
 
 
+def wait_for(container: Any, text: bytes) -> None:
+    """Until its log has a line with this."""
+    for line in container.logs(stream=True, follow=True):
+        if text in line:
+            return
+    raise AssertionError(f"the log has no {text!r}")
+
+
 @pytest.mark.timeout(600)
-def test_stop_under_load(engine: docker.DockerClient, image: str) -> None:
+@pytest.mark.parametrize("pool", OPTIONS["pool"])
+def test_stop_under_load(engine: docker.DockerClient, tmp_path: Path, pool: str) -> None:
     total: Counter[str] = Counter()
-    for number in range(STOPS):
-        container: Any = engine.containers.run(image, ["-n", "6", "-m", "24"], detach=True, labels={LABEL: "stop"})
-        try:
-            for line in container.logs(stream=True, follow=True):
-                if b"ready: generation 1" in line:
-                    break
-            load = Load(address(container))
-            load.wait_for(100 + 7 * number)
-            container.stop(timeout=30)
-            load.end()
-            container.reload()
-            log = container.logs().decode()
-            assert container.attrs["State"]["ExitCode"] == 0, log
-            lost = {ending: times for ending, times in load.counts.items() if ending.startswith("lost")}
-            assert lost == {}, f"stop {number}: {load.counts}\n{log}"
-            total += load.counts
-        finally:
-            container.remove(force=True, v=True)
+    with image(engine, tmp_path, pool) as tag:
+        for number in range(STOPS):
+            with running(engine, tag, "-n", "6", "-m", "24") as container:
+                load = Load(address(container))
+                load.wait_for(100 + 7 * number)
+                container.stop(timeout=30)
+                load.end()
+                container.reload()
+                log = container.logs().decode()
+                assert container.attrs["State"]["ExitCode"] == 0, log
+                lost = {ending: times for ending, times in load.counts.items() if ending.startswith("lost")}
+                assert lost == {}, f"stop {number}: {load.counts}\n{log}"
+                total += load.counts
     print(f"{STOPS} stops: {dict(total)}")
+
+
+@pytest.mark.parametrize("pool", OPTIONS["pool"])
+def test_stop_in_the_middle_of_a_handshake(engine: docker.DockerClient, tmp_path: Path, pool: str) -> None:
+    """The client knows that it is connected; the service hears of it only after TERM."""
+    with image(engine, tmp_path, pool, SEAM) as tag, running(engine, tag) as container:
+        host, port = address(container)
+        last_step = f"OUTPUT -p tcp -d {host} --dport {port} --tcp-flags SYN,ACK,RST,FIN ACK -j DROP".split()
+        subprocess.run(["iptables", "-w", "-I", *last_step], check=True, timeout=60)
+        try:
+            client = socket.create_connection((host, port), DEADLINE)
+            container.kill("SIGTERM")
+            wait_for(container, b"stopping gracefully")
+        finally:
+            subprocess.run(["iptables", "-w", "-D", *last_step], check=True, timeout=60)
+        with client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert container.wait(timeout=DEADLINE)["StatusCode"] == 0

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from baking import OPTIONS
 from harness import free_ports
-from services import Source, directories, generated, service
+from services import Source, directories, generated, make, pool, service
 
-__all__ = ["directories", "generated", "service"]
+__all__ = ["directories", "generated", "make", "pool", "service"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -129,7 +129,7 @@ def held(service: Service) -> tuple[Background, Arrival]:
 def test_kill_9_of_an_idle_worker(service: Service) -> None:
     service.expect_errors = True
     service.start("-n", "2")
-    victim = service.wait_workers(2)[0]
+    victim = service.events.wait("worker_init", 2)[0].pid
     service.signal(signal.SIGKILL, victim)
     service.log.wait_for(rf"\b{victim}\b.*(SIGKILL|signal 9)")
     service.events.wait("worker_init", 3)
@@ -273,6 +273,7 @@ def crash(request):
     signal.raise_signal(signal.{name})
 """)
     service.start("-n", "2")
+    service.events.wait("worker_init", 2)
     with service.wire() as wire, contextlib.suppress(ConnectionResetError):
         wire.get("/crash")
         pytest.fail("an answer from a crashed worker")
@@ -335,6 +336,7 @@ def vanish(request):
 def test_no_zombies(service: Service) -> None:
     service.expect_errors = True
     service.start("-n", "3")
+    service.events.wait("worker_init", 3)
     for victim in service.wait_workers(3):
         service.signal(signal.SIGKILL, victim)
     service.events.wait("worker_init", 6)

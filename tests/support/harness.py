@@ -116,6 +116,13 @@ def eventually(probe: Callable[[], T], what: str, deadline: float = DEADLINE) ->
     return value
 
 
+def listening(process: psutil.Process) -> set[int]:
+    """The ports of its listening sockets."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return {one.laddr.port for one in process.net_connections("tcp") if one.status == psutil.CONN_LISTEN}
+    return set()
+
+
 def interpreter() -> str:
     """The Python that runs the service: one that an unprivileged user can read as well."""
     if chosen := os.environ.get("TEST_PYTHON"):
@@ -665,6 +672,14 @@ class Service:
     def descriptors(self, pid: int) -> int:
         return psutil.Process(pid).num_fds()
 
+    def opened(self, pid: int) -> dict[int, str]:
+        """What its descriptors are, by number; of those that it closes while we look, nothing."""
+        found = {}
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+        return found
+
     def signal(self, number: signal.Signals, pid: int | None = None) -> None:
         os.kill(self.pid if pid is None else pid, number)
 
@@ -759,11 +774,11 @@ class Service:
         return Wire(self.address)
 
     def refuses(self) -> bool:
-        """Whether nobody listens any more."""
+        """Whether nobody listens any more: newcomers are refused, and the members know that they drain."""
         try:
             self.wire().close()
         except ConnectionRefusedError:
-            return True
+            return not any(self.port in listening(process) for process in self.processes())
         return False
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ import re
 import socket
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -140,14 +141,24 @@ def pytest_configure(config: pytest.Config) -> None:
             client.images.pull(PYTHON_IMAGE)
         except DockerException as error:
             pytest.exit(f"the base image {PYTHON_IMAGE} is not here and cannot be pulled: {error}", 1)
-    sweep(client, abandoned)
+    with alone():
+        sweep(client, abandoned)
     client.close()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not config.option.collectonly and not hasattr(config, "workerinput"):
-        with contextlib.suppress(DockerException), contextlib.closing(docker.from_env()) as client:
+        with contextlib.suppress(DockerException), contextlib.closing(docker.from_env()) as client, alone():
             sweep(client, lambda labels, _: labels.get(LABEL) == RUN)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Meanwhile no other test run of this user builds or removes an image. Two that build at the same time share
+    layers, and who removes its image removes the layers that nobody uses yet."""
+    with (Path(tempfile.gettempdir()) / f"image-tests-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def sweep(client: docker.DockerClient, chosen: Callable[[dict[str, str], str], bool]) -> None:
@@ -198,11 +209,10 @@ def engine() -> Iterator[docker.DockerClient]:
 
 
 @pytest.fixture(scope="session")
-def image(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(engine: docker.DockerClient) -> str:
     """Built once per run, by the process that comes first."""
     options: dict[str, Any] = {"buildargs": {"PYTHON_IMAGE": PYTHON_IMAGE}, "labels": {LABEL: RUN}}
-    with (tmp_path_factory.getbasetemp().parent / f"{TAG.partition(':')[2]}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone():
         try:
             engine.images.get(TAG)
         except ImageNotFound:

@@ -37,6 +37,7 @@ class Generation:
         self.listens = False  # its init() has returned
         self.halted = False
         self.killed = False
+        self.drain_due = float("inf")  # when it begins to drain: the last clients to come get their handshake
         self.deadline = float("inf")  # when it is killed
         self.rest = b""
 

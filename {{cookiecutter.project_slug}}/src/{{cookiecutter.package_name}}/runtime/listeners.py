@@ -4,12 +4,18 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from .errors import NOPERM, UNAVAILABLE, USAGE, StartError
 
 EVERYWHERE = {"::", "0.0.0.0"}
+HANDSHAKE = 0.05  # seconds that handshakes under way get to end: more than a round trip within a region
+
+# Linux: bind to an interface by number (socket(7) knows it by name). The socket module has no name for it before 3.15.
+SO_BINDTOIFINDEX = 62
+NO_INTERFACE = 0x7FFFFFFF
 
 
 class Listener:
@@ -41,9 +47,31 @@ class Listener:
         host, port = self.socket.getsockname()[:2]
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
+    def turn_away(self) -> bool:
+        """Before its end: refuse who comes from now on, while those who are at the door come into the queue and out of
+        it as ever. To close it resets what has come since the last look into the queue, and handshakes under way:
+        clients that believe to be connected. False where that cannot be helped: Linux alone can, since 5.7, by binding
+        the socket to an interface from which nothing comes. A starter's socket is for somebody else to use, later."""
+        if self.inherited:
+            return False
+        if self.path:
+            self.unlink()
+            return True
+        if not sys.platform.startswith("linux"):
+            return False
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
+        except OSError:  # older, or no Linux but something that passes for it: as elsewhere
+            return False
+        return True
+
     def remove(self) -> None:
-        """Close it; unlink the socket file if it is still the one that we made."""
+        """Close it; unlink its file."""
         self.socket.close()
+        self.unlink()
+
+    def unlink(self) -> None:
+        """Remove the socket file if it is still the one that we made."""
         try:
             for path in filter(None, (self.path, self.temporary)):
                 if self.inode and os.path.exists(path) and os.lstat(path).st_ino == self.inode:

@@ -195,7 +195,7 @@ class Supervisor:
         while self.generations or not self.stopping:
             now = time.monotonic()
             due = min(now + TICK, self.restart_due, self.drain_due, self.notify.due, self.relay.due,
-                      *(g.deadline for g in self.generations))  # fmt: skip
+                      *(min(g.deadline, g.drain_due) for g in self.generations))  # fmt: skip
             for key, _ in self.selector.select(max(0.0, due - now)):
                 key.data()
             self.check_timers(time.monotonic())
@@ -204,13 +204,15 @@ class Supervisor:
         for generation in list(self.generations):
             if now >= generation.deadline:
                 self.on_deadline(generation, now)
+            if now >= generation.drain_due:
+                self.drain(generation)
         if now >= self.restart_due:
             self.restart_due = float("inf")
             if not self.stopping and self.next is None:
                 self.start_again()
         if now >= self.drain_due:
             self.drain_due = float("inf")
-            self.begin_drain()
+            self.turn_away(self.generations, self.listeners)
         beating = self.current is not None and not (self.current.halted or self.stopping)
         self.pulse.check(self.current if beating else None)
         self.relay.check(now, self.dropped())
@@ -359,11 +361,12 @@ class Supervisor:
         self.listeners = generation.listeners
         self.config = generation.config
         self.throttle.adopt(self.config.fast_time, self.config.fast_max, self.config.restart_max)
-        for older in self.generations:
-            if older is not generation and not older.halted:
-                self.drain(older, "drain" if any(one in stale for one in older.listeners) else "yield")
-        for listener in stale:
-            listener.remove()
+        older = [one for one in self.generations if one is not generation]
+        left = [one for one in older if any(listener in stale for listener in one.listeners)]
+        self.turn_away(left, stale)
+        for one in older:
+            if one not in left:
+                self.drain(one, "yield")
         self.was_ready = True
         self.reload.trouble = ""
         self.notify.send("READY=1", f"STATUS=serving, generation {generation.number}")
@@ -483,6 +486,7 @@ class Supervisor:
         if generation.channel.fileno() in self.selector.get_map():  # it may have reported its end already
             self.selector.unregister(generation.channel.fileno())
         generation.channel.close()
+        self.close(generation.listeners)
         self.figures.keep(generation.board)
         generation.board.close()
 
@@ -502,19 +506,31 @@ class Supervisor:
             self.next = None
         self.drain_due = time.monotonic() + self.config.stop_delay
 
-    def begin_drain(self) -> None:
-        for listener in self.listeners:
-            listener.remove()  # the workers hold it until they have emptied its queue
-        for generation in self.generations:
-            if not generation.halted:
-                self.drain(generation)
+    def turn_away(self, generations: list[Generation], listeners: list[Listener]) -> None:
+        """Let nobody in any more at these listeners, which end with these generations; those who are at the door come
+        in, then the generations drain."""
+        can = [listener.turn_away() for listener in listeners]
+        for generation in generations:
+            generation.drain_due = time.monotonic() + (sockets.HANDSHAKE if any(can) else 0)
+        if not generations:
+            self.close(listeners)
 
     def drain(self, generation: Generation, command: str = "drain") -> None:
         """Let it end. With "yield" it leaves what waits in the accept queue to its successor."""
+        generation.drain_due = float("inf")
+        self.close(generation.listeners)
+        if generation.halted:
+            return
         limit = generation.config.drain_timeout
         if limit and generation.deadline == float("inf"):
             generation.deadline = time.monotonic() + limit + LAST_WORDS + MERCY
         generation.tell(command)
+
+    def close(self, listeners: list[Listener]) -> None:
+        """Those of them that are no longer needed. Members hold them until they have emptied their queues."""
+        for listener in listeners:
+            if self.stopping or listener not in self.listeners:
+                listener.remove()
 
     def halt(self, cause: str) -> None:
         """At once: requests in flight are cut off, exit() still runs."""

@@ -1,0 +1,108 @@
+"""Who comes just when a listener ends is served or refused, never connected and then reset."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import pytest
+from harness import DEADLINE, HANDLERS, Background, Service
+from services import Make
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux can refuse newcomers while others are at the door"
+)
+
+# Between its last look into the queue and the end of the listener, each member loses the processor until the test lets
+# it go on.
+PREEMPTED = """
+import socket
+from .probe import gate
+
+close = socket.socket.close
+
+def preempted(self):
+    if self.fileno() >= 0 and self.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        gate("closing")
+    close(self)
+
+def worker_init(worker):
+    socket.socket.close = preempted
+"""
+HTTP = HANDLERS[: HANDLERS.index("def worker_init")]
+STREAM = """
+def service_connection(stream):
+    stream.write(stream.readline())
+"""
+REQUESTS = {"http": (HTTP, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"), "stream": (STREAM, b"line\n")}
+
+
+def come(address: tuple[str, int] | str, request: bytes) -> str:
+    """How it goes with a client that comes now."""
+    with socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET) as connection:
+        connection.settimeout(DEADLINE)
+        try:
+            connection.connect(address)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return "refused"
+        try:
+            connection.sendall(request)
+            return "served" if connection.recv(4096) else "end of file"
+        except OSError as error:
+            return f"connected, then {error!r}"
+
+
+def while_closing(service: Service, members: int, address: tuple[str, int] | str, request: bytes) -> str:
+    """The members are about to close their listeners: let a client come, and let them go on as soon as it is either
+    connected or on its way."""
+    closing = service.events.wait("closing", members)
+    client = Background(lambda: come(address, request))
+    client.join(0.3)  # it is connected by now, if it is to be: the kernel does it, at once
+    for member in closing:
+        member.release()
+    return str(client.result())
+
+
+@pytest.mark.parametrize("protocol", REQUESTS)
+def test_stop(make: Make, pool: str, protocol: str) -> None:
+    handlers, request = REQUESTS[protocol]
+    service = make(pool, protocol, PREEMPTED + handlers)
+    service.start("-n", "2", "-m", "2")
+    service.signal(signal.SIGTERM)
+    members = 1 if pool == "threaded" else 2
+    assert while_closing(service, members, service.address, request) == "refused"
+    assert service.wait() == 0
+
+
+def test_stop_at_a_unix_socket(make: Make, pool: str) -> None:
+    service = make(pool, "http", PREEMPTED + HTTP)
+    path = str(service.socket_path)
+    service.start("-n", "2", "-m", "2", address=("-l", path))
+    assert come(path, REQUESTS["http"][1]) == "served"
+    service.signal(signal.SIGTERM)
+    members = 1 if pool == "threaded" else 2
+    assert while_closing(service, members, path, REQUESTS["http"][1]) == "refused"
+    assert service.wait() == 0
+
+
+def test_reload_without_an_address(make: Make, pool: str, ports: Iterator[int]) -> None:
+    """The other address serves on all the time."""
+    handlers, request = REQUESTS["http"]
+    service = make(pool, "http", PREEMPTED + handlers)
+    kept, dropped = (("127.0.0.1", next(ports)) for _ in range(2))
+    bind = [f"{host}:{port}" for host, port in (kept, dropped)]
+    file = service.config(f"bind = {bind}")
+    service.start("-n", "2", "-m", "2", "-f", file, address=())
+    assert [come(kept, request), come(dropped, request)] == ["served", "served"]
+    service.config(f"bind = {bind[:1]}")
+    service.handlers(HTTP)  # of the next generation nobody is held
+    service.signal(signal.SIGHUP)
+    service.wait_ready(2)
+    members = 1 if pool == "threaded" else 2
+    assert while_closing(service, members, dropped, request) == "refused"
+    assert come(kept, request) == "served"
+    service.wait_alone()
+    service.events.wait("exit")
+    assert come(kept, request) == "served"
