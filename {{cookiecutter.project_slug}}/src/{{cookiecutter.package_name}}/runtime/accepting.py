@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
 # the bytes received, which follow, are an unfinished head.
 HANDED_HEAD = struct.Struct("!Id?")
+CROWD = 64  # connections taken from a listener in one turn, at most
+ENOUGH = 0.002  # seconds that a turn may have lasted when one more is taken
 HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
 
 
@@ -28,10 +30,20 @@ class Acceptor:
         self.socket = listener.socket
         self.fd = listener.socket.fileno()
         self.mask = 0
+        self.most = 1  # taken in the next turn
 
     def ready(self, mask: int) -> None:
-        if self.loop.may_accept():
-            self.accept()
+        """Take one, and twice as many each time that more were there: one per turn would keep the last of 256 newcomers
+        waiting for 128 turns, and to look once too often costs a tenth of a connection."""
+        loop = self.loop
+        for _ in range(self.most):
+            # By now, a first request may have made the worker let go of the listener, or close it.
+            if not (self.mask and loop.may_accept() and self.accept()):
+                self.most = 1
+                return
+            if loop.moment - loop.now > ENOUGH:
+                return
+        self.most = min(2 * self.most, CROWD)
 
     def accept(self, serve: bool = True) -> bool:
         """Take one connection out of the queue; False when it is empty or nothing can be taken now."""

@@ -346,8 +346,9 @@ class Loop:
         return self.is_turn()
 
     def is_turn(self) -> bool:
-        """May this worker take one more connection? Not yet, when a sibling holds fewer: it gets a moment for it."""
-        surplus = self.count - min(self.board.loads)
+        """May this worker take one more connection? Not yet when a sibling holds fewer by more than an eighth: that one
+        gets a moment for it. (If any difference counted, a crowd would come in one by one, with a rest after each.)"""
+        surplus = self.count - min(self.board.loads) - ((self.count + 4) >> 3)
         if surplus > 0 and self.rests < (RESTS if surplus > 1 else 1):
             self.rests += 1
             self.rest(REST)
