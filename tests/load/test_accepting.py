@@ -109,6 +109,32 @@ def test_without_descriptors_accepting_pauses(service: Loaded) -> None:
     eventually(lambda: service.connections() == [0], "all connections are closed")
 
 
+def test_a_drain_without_descriptors_leaves_nobody_behind(service: Loaded) -> None:
+    """The listener stays until there are some again, and who waits is served."""
+    service.members(1)
+    with service.wire() as inside, contextlib.ExitStack() as stack:
+        inside.get("/full")
+        request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        late = [stack.enter_context(one) for one in opened(service.address, 5, request)]
+        service.log.wait_for("cannot accept: Too many open files; accepting pauses")
+        inside.send("GET /enough HTTP/1.1\r\nHost: a\r\nX-Held-Back: ")
+        service.signal(signal.SIGTERM)
+        eventually(lambda: refused(service.address), "newcomers are refused")
+        inside.send("no more\r\n\r\n")
+        assert inside.answer().status == 200
+        for one in late:
+            assert one.recv(1000).startswith(b"HTTP/1.1 200")
+    assert service.wait() == 0
+
+
+def refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def answered_now(one: socket.socket) -> bool:
     one.settimeout(0.01)
     try:

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 from harness import PYTHON, ROOT, eventually
 from watched import Watched
@@ -127,6 +128,23 @@ def test_restart_takes_what_only_a_restart_changes(service: Watched) -> None:
     assert done.returncode == 1
     assert "not restarted" in done.stderr and "'soon'" in done.stderr
     assert json.loads(service.ctl("status", "--json").stdout)["ready"]
+
+
+def test_a_stop_wins_over_a_restart(service: Watched) -> None:
+    """TERM while it drains for a restart: what is begun is finished, and nothing starts again."""
+    service.watch()
+    held = service.background("/gate")
+    (arrival,) = service.events.wait("gate")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(service.control))) as control:
+        assert control.post("http://localhost/restart").status_code == 202
+    again = service.ctl("restart")
+    assert again.returncode == 1
+    assert "stopping already" in again.stderr
+    service.signal(signal.SIGTERM)
+    eventually(service.refuses, "nobody listens")
+    arrival.release()
+    assert held.result().status == 200
+    assert service.wait() == 0
 
 
 def test_restart_detached(service: Watched) -> None:

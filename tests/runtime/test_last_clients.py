@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from harness import DEADLINE, HANDLERS, Background, Service
+from harness import DEADLINE, HANDLERS, Background, Service, Wire, eventually
 from services import Make
 
 pytestmark = pytest.mark.skipif(
@@ -106,3 +106,42 @@ def test_reload_without_an_address(make: Make, pool: str, ports: Iterator[int]) 
     service.wait_alone()
     service.events.wait("exit")
     assert come(kept, request) == "served"
+
+
+def test_stop_delay_serves_on_when_an_old_generation_ends(make: Make, pool: str) -> None:
+    service = make(pool, "http", HANDLERS)
+    path = str(service.socket_path)
+    service.start("-n", "2", "-m", "2", "--stop-delay", "60", address=("-l", path))
+    held = Background(lambda: Wire(path).get("/gate"))
+    (arrival,) = service.events.wait("gate")
+    service.signal(signal.SIGHUP)
+    service.wait_ready(2)
+    service.signal(signal.SIGTERM)
+    service.log.wait_for("stopping gracefully")
+    arrival.release()
+    assert held.result().status == 200
+    service.wait_alone()
+    service.events.wait("exit")
+    assert come(path, REQUESTS["http"][1]) == "served"
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+
+
+def test_a_unix_socket_comes_back_while_its_old_generation_lives(make: Make, pool: str, ports: Iterator[int]) -> None:
+    """What is removed once more then is not the new socket, though its file may have the old one's number."""
+    service = make(pool, "http", HANDLERS)
+    path = str(service.socket_path)
+    other = ("127.0.0.1", next(ports))
+    with_it, without = f'bind = ["127.0.0.1:{other[1]}", "unix:{path}"]', f'bind = ["127.0.0.1:{other[1]}"]'
+    service.start("-n", "2", "-m", "2", "-f", service.config(with_it), address=())
+    held = Background(lambda: Wire(other).get("/gate"))
+    (arrival,) = service.events.wait("gate")
+    for generation, text in ((2, without), (3, with_it)):
+        service.config(text)
+        service.signal(signal.SIGHUP)
+        service.wait_ready(generation)
+        eventually(lambda: (come(path, REQUESTS["http"][1]) == "served") is (generation == 3), "taken up")  # noqa: B023
+    arrival.release()
+    assert held.result().status == 200
+    service.wait_alone()
+    assert come(path, REQUESTS["http"][1]) == "served"

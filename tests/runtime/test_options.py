@@ -471,6 +471,17 @@ def test_bind_to_a_descriptor(service: Service) -> None:
         assert service.get("/").text == "hello"
 
 
+def test_bind_to_a_descriptor_that_does_not_listen_yet(service: Service) -> None:
+    """It is its starter's all the same: the next service on it is as good as the first."""
+    with socket.socket() as ours:
+        ours.bind(("127.0.0.1", 0))
+        for _ in range(2):
+            service.start(address=("--bind", f"fd:{ours.fileno()}"), pass_fds=[ours.fileno()])
+            assert service.get("/").text == "hello"
+            service.stop()
+            service.forget()
+
+
 # -- directories and files -------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import sys
 from signal import Signals
 
 import pytest
-from harness import HANDLERS, Background, Log, Service, eventually
+from harness import HANDLERS, LOOPBACK, Background, Log, Service, eventually
 
 BOTH_POOLS = True
 
@@ -183,9 +183,10 @@ def test_exit_that_raises_is_logged(service: Service) -> None:
     assert service.log.find(r"LookupError: lost")
 
 
-def test_term_while_starting(service: Service) -> None:
+@pytest.mark.parametrize("kind", ["inet", "unix"])
+def test_term_while_starting(service: Service, kind: str) -> None:
     service.handlers(HANDLERS.replace(INIT, 'gate("gate:init")'))
-    service.launch()
+    service.launch(address=("-l", service.socket_path) if kind == "unix" else LOOPBACK)
     (arrival,) = service.events.wait("gate:init")
     service.signal(signal.SIGTERM)
     arrival.release()

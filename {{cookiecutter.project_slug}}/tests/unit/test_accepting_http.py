@@ -55,14 +55,29 @@ def test_who_comes_alone_costs_no_second_look(stack: ExitStack) -> None:
     assert accept.call_count == 1
 
 
-def test_long_requests_of_newcomers_wait_for_the_others_turn(stack: ExitStack) -> None:
+@pytest.mark.parametrize("stood_in", [False, True])
+def test_long_requests_of_newcomers_wait_for_the_others_turn(stack: ExitStack, stood_in: bool) -> None:
+    """Also where somebody stands in for the loop meanwhile: its own thread goes on with another `now`."""
     turns = Turns(20, stack)
     turns.acceptor.most = CROWD
 
     def takes_long(mask: int) -> None:
         turns.loop.moment += 0.6 * ENOUGH
+        if stood_in:
+            turns.loop.now = turns.loop.moment
 
     turns.first_request.side_effect = takes_long
+    assert turns.taken() == 2
+    assert turns.acceptor.most == 1
+
+
+def test_a_client_that_has_left_does_not_end_the_crowd(stack: ExitStack) -> None:
+    """accept(2) may say ECONNABORTED of it."""
+    turns = Turns(3, stack)
+    turns.acceptor.most = CROWD
+    real = turns.acceptor.socket
+    turns.acceptor.socket = Mock(wraps=real)
+    turns.acceptor.socket.accept.side_effect = [real.accept(), ConnectionAbortedError, real.accept(), BlockingIOError]
     assert turns.taken() == 2
 
 

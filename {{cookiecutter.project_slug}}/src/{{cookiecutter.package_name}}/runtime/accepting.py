@@ -36,22 +36,26 @@ class Acceptor:
         """Take one, and twice as many each time that more were there: one per turn would keep the last of 256 newcomers
         waiting for 128 turns, and to look once too often costs a tenth of a connection."""
         loop = self.loop
+        end = loop.now + ENOUGH  # the loop's `now` may move: somebody may stand in for it meanwhile
         for _ in range(self.most):
             # By now, a first request may have made the worker let go of the listener, or close it.
             if not (self.mask and loop.may_accept() and self.accept()):
                 self.most = 1
                 return
-            if loop.moment - loop.now > ENOUGH:
+            if loop.moment > end:
+                self.most = 1
                 return
         self.most = min(2 * self.most, CROWD)
 
     def accept(self, serve: bool = True) -> bool:
-        """Take one connection out of the queue; False when it is empty or nothing can be taken now."""
+        """Take one connection out of the queue; False when it is empty or nothing can be taken now (`loop.short`)."""
         loop = self.loop
         try:
             sock, peer = self.socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return False  # a sibling was faster, or the client left
+        except BlockingIOError:
+            return False  # a sibling was faster
+        except ConnectionAbortedError:
+            return True  # its client has left: that was one
         except OSError as error:  # no descriptors, no memory; Linux tells of the network's errors here too (accept(2))
             loop.scarce(f"cannot accept: {error.strerror}; accepting pauses until connections close")
             return False

@@ -458,13 +458,13 @@ class Connection:
             return
         loop.watch(self, WRITE)
 
-    def make_piece(self) -> bytes:
+    def make_piece(self, worker: Worker) -> bytes:
         """Run the generator to its next piece; b"" at its end, BROKEN when it failed. User code."""
         assert isinstance(self.source, Stream)
         try:
             return self.source.next()
         except (WorkerFailed, SystemExit) as failure:
-            self.loop.worker.failed(failure)
+            worker.failed(failure)
         except BaseException:
             log.exception("a streamed response to %s broke off", self.shown_peer())
         return BROKEN

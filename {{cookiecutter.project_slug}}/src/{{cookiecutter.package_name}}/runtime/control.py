@@ -276,14 +276,16 @@ class Control:
     def restart(self, query: str) -> Answer:
         """Stop, and start again by the same command."""
         supervisor = self.supervisor
+        if supervisor.stopping:
+            return Answer(409, "it is stopping already\n")
         if supervisor.notify.address or any(one.inherited for one in supervisor.listeners):
             return Answer(409, "its starter holds its state or its sockets: restart it there (systemctl restart)\n")
         try:
             supervisor.reload.load()
         except (StartError, OSError) as error:
             return Answer(409, f"not restarted: {error}\n")
-        supervisor.again = True
         supervisor.stop("ctl restart")
+        supervisor.again = True
         return Answer(202, "restarting\n")
 
     def workers(self, query: str) -> Answer:

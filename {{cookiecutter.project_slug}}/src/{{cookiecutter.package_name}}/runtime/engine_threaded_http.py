@@ -80,7 +80,9 @@ class ThreadedLoop(Loop):
         self.wake_sentry()
 
     def drained(self) -> bool:
-        return self.count == len(self.hung) and not (self.receiver is not None and self.receiver.receive())
+        if self.count > len(self.hung) or self.acceptors:
+            return False
+        return self.receiver is None or not self.receiver.receive()
 
     def mute(self, item: Pollable) -> None:
         """A connection that a thread has: it is watched again when it comes back."""
@@ -181,7 +183,7 @@ class ThreadedLoop(Loop):
 
         def run(thread: PoolThread) -> None:
             self.in_threads[connection.fd] = (connection, time.monotonic())
-            piece = connection.make_piece()
+            piece = connection.make_piece(thread.worker)
             self.give_back(lambda: self.send_piece(connection, piece))
 
         self.threads.submit(run)

@@ -27,8 +27,8 @@ class Listener:
         self.path = path
         self.temporary = ""  # where a UNIX socket is bound until it listens
         self.inode = 0
-        self.inherited = inherited
-        self.listening = inherited
+        self.inherited = inherited  # it is its starter's
+        self.listening = False
 
     def listen(self, backlog: int) -> None:
         """Raises StartError (69): with SO_REUSEADDR, a taken port can show only here."""
@@ -37,7 +37,10 @@ class Listener:
         except OSError as error:
             raise refused(self.address, error) from None
         if self.temporary:
-            os.rename(self.temporary, self.path)  # from now on clients find it, and it answers
+            try:
+                os.rename(self.temporary, self.path)  # from now on clients find it, and it answers
+            except OSError as error:  # such as: a stop has removed it meanwhile
+                raise refused(self.address, error) from None
         self.listening = True
 
     def shown(self, scheme: str) -> str:
@@ -67,17 +70,19 @@ class Listener:
 
     def remove(self) -> None:
         """Close it; unlink its file."""
-        self.socket.close()
         self.unlink()
+        self.socket.close()
 
     def unlink(self) -> None:
-        """Remove the socket file if it is still the one that we made."""
+        """Remove the socket file if it is still the one that we made. Once, and before the socket is closed: from then
+        on, another file may get its number."""
+        inode, self.inode = self.inode, 0
         try:
             for path in filter(None, (self.path, self.temporary)):
-                if self.inode and os.path.exists(path) and os.lstat(path).st_ino == self.inode:
+                if inode and os.path.exists(path) and os.lstat(path).st_ino == inode:
                     os.unlink(path)
         except PermissionError:
-            self.inode = 0  # a directory that is not ours: a dead socket stays, the next start replaces it
+            return  # a directory that is not ours: a dead socket stays, the next start replaces it
 
 
 def refused(address: str, error: OSError) -> StartError:
@@ -102,6 +107,8 @@ def explained(error: StartError, address: str, ours: Sequence[Listener]) -> Star
     host = host.strip("[]")
     hosts = {str(found[4][0]) for found in lookup(host, None)} if host else EVERYWHERE
     for listener in ours:
+        if listener.address == address:
+            return StartError(f"{address}: this service is just closing it; try again in a moment", UNAVAILABLE)
         where = listener.socket.getsockname()
         if (
             isinstance(where, tuple)
@@ -250,4 +257,6 @@ def inherit(descriptor: int, address: str) -> Listener:
     sock.set_inheritable(False)
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Listener(address, sock, inherited=bool(listening))
+    listener = Listener(address, sock, inherited=True)
+    listener.listening = bool(listening)
+    return listener

@@ -31,7 +31,7 @@ from .worker import Worker
 
 SWEEP = 0.25  # seconds between looks at the deadlines
 PARTING = 0.01  # the same while a retiring worker hands over its connections, a few at a time
-RESTS = 5  # how often in a row it does so while a sibling holds fewer by two; by one: once
+RESTS = 5  # how often in a row it does so while a sibling holds fewer by two, beyond an eighth; by one: once
 LONG = 0.002  # seconds: after a turn that took so long, whoever was served longest ago comes first
 REST = 0.002  # seconds for which the busier worker lets go of the listener
 SCARCE = 0.1  # seconds for which accepting pauses when descriptors or memory have run out
@@ -99,6 +99,7 @@ class Loop:
         self.now = self.moment = time.monotonic()  # as the turn began; as the latest handler ended
         self.next_sweep = 0.0
         self.draining = False
+        self.empties = False  # whether it then takes what waits in the queues
         self.acceptors: list[Acceptor] = []
         self.receiver: Receiver | None = None
         self.pair: socket.socket | None = None  # where connections for siblings go
@@ -261,6 +262,8 @@ class Loop:
         now = self.now
         self.next_sweep = now + SWEEP
         self.flush_log()
+        if self.draining and self.acceptors:
+            self.close_listeners()
         if self.retiring:
             self.next_sweep = now + PARTING
             self.let_go()
@@ -286,9 +289,13 @@ class Loop:
             self.reclaim()
         connection.answer(head, result, source)
         if self.worker.failure:
-            self.failure = self.worker.failure
-            self.words[self.base + scoreboard.ALONE] = 1
-            self.drain()
+            self.fail()
+
+    def fail(self) -> None:
+        """The worker has failed: finish what is begun, then end."""
+        self.failure = self.worker.failure
+        self.words[self.base + scoreboard.ALONE] = 1
+        self.drain()
 
     def count_down(self) -> None:
         """One request less until this worker is replaced."""
@@ -305,7 +312,9 @@ class Loop:
 
     def next_piece(self, connection: Connection) -> bytes | None:
         """The next piece of a streamed response; None when it will come later."""
-        piece: bytes = self.guarded(connection.make_piece)
+        piece: bytes = self.guarded(connection.make_piece, self.worker)
+        if self.worker.failure:
+            self.fail()
         return piece
 
     def guarded(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -425,7 +434,7 @@ class Loop:
         waiting connections to its siblings."""
         if self.draining:
             return
-        empties = self.board.empties_queue(self.base)
+        self.empties = self.board.empties_queue(self.base)
         self.draining = True
         self.parting = True
         self.keep_alive = min(self.keep_alive, GREETING)  # for those that are still finishing something
@@ -433,14 +442,7 @@ class Loop:
         retiring = self.retiring = self.succeeded()  # asked after that: of two that leave at once, one sees the other
         self.publish()
         self.on_leaving()
-        for acceptor in self.acceptors:
-            while empties and acceptor.accept(serve=False):
-                continue
-            self.unwatch(acceptor)
-            del self.table[acceptor.fd]
-            acceptor.socket.close()
-        self.acceptors.clear()
-        self.resting = 0.0
+        self.close_listeners()
         self.next_sweep = 0.0
         if retiring and self.receiver is not None:  # or it would take back what it hands over
             self.unwatch(self.receiver)
@@ -449,6 +451,19 @@ class Loop:
             if isinstance(item, Connection):
                 item.drain()
         self.let_go()
+
+    def close_listeners(self) -> None:
+        """In a drain, each as soon as its queue is empty. If descriptors run out before, sweeps take the rest."""
+        for acceptor in list(self.acceptors):
+            self.short = 0.0
+            while self.empties and acceptor.accept(serve=False):
+                continue
+            self.unwatch(acceptor)
+            if not (self.empties and self.short):
+                del self.table[acceptor.fd]
+                acceptor.socket.close()
+                self.acceptors.remove(acceptor)
+        self.resting = 0.0
 
     def let_go(self) -> None:
         """Hand waiting connections to siblings, as many as the pair takes; the next sweep goes on with it."""
@@ -459,7 +474,7 @@ class Loop:
 
     def drained(self) -> bool:
         """Nothing is held and nothing waits in the pair. Whoever sends into it is a sibling that will look itself."""
-        if self.count:
+        if self.count or self.acceptors:
             return False
         if self.retiring and self.succeeded():
             return True  # they take what this one has handed over

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -38,8 +39,11 @@ class Queue:
         """One connection, or None when there is none or no descriptor for it."""
         try:
             sock, peer = listener.socket.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return None  # a sibling was faster, or the client left
+        except BlockingIOError:
+            self.short = 0.0  # a sibling was faster; had no descriptor been free, that would be the error
+            return None
+        except ConnectionAbortedError:
+            return self.take(listener)  # its client has left
         except OSError as error:
             self.scarce(error)
             return None
@@ -75,7 +79,8 @@ def opened(taken: Taken, config: Config, worker: Worker) -> Stream:
     """The stream of a connection."""
     sock, peer = taken
     stream = Stream(sock, peer, worker)
-    stream.settimeout(config.idle_timeout or None)
+    with suppress(OSError):  # macOS, of one that its client has reset already: the first look at it will tell
+        stream.settimeout(config.idle_timeout or None)
     if config.access_log != "off":
         stream.note = partial(note, config.access_log)
     return stream

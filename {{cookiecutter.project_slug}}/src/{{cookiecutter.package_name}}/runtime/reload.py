@@ -49,8 +49,9 @@ class Reload:
         except (StartError, OSError) as error:
             for listener in made:
                 listener.remove()
-            number = supervisor.current.number if supervisor.current else 0
-            self.failed(f"reload refused: {error}; generation {number} serves on")
+            current = supervisor.current
+            rest = f"generation {current.number} serves on" if current else "the next one starts as configured before"
+            self.failed(f"reload refused: {error}; {rest}")
             watchers, self.watchers = self.watchers, []
             tell(watchers, False, str(error))
             return

@@ -7,6 +7,7 @@ never blocks: not on a client, not on a log, not on a server.
 import logging
 import os
 import selectors
+import signal
 import socket
 import sys
 import time
@@ -62,6 +63,7 @@ class Supervisor:
         self.status = OK
         self.restart_due = float("inf")
         self.drain_due = float("inf")
+        self.ending = False  # the last drain has begun: the listeners are needed no more
         self.throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
         self.listeners: list[Listener] = []
         self.started = time.monotonic()
@@ -120,7 +122,8 @@ class Supervisor:
         except StartError as error:
             for listener in made:
                 listener.remove()
-            raise sockets.explained(error, address, self.listeners) from None
+            ours = {one for generation in self.generations for one in generation.listeners} | {*self.listeners}
+            raise sockets.explained(error, address, [one for one in ours if one.socket.fileno() >= 0]) from None
         have.update({listener.address: listener for listener in made})
         return [have[address] for address in dict.fromkeys(config.bind)]
 
@@ -212,6 +215,7 @@ class Supervisor:
                 self.start_again()
         if now >= self.drain_due:
             self.drain_due = float("inf")
+            self.ending = True
             self.turn_away(self.generations, self.listeners)
         beating = self.current is not None and not (self.current.halted or self.stopping)
         self.pulse.check(self.current if beating else None)
@@ -241,9 +245,13 @@ class Supervisor:
 
     def on_deadline(self, generation: Generation, now: float) -> None:
         """A generation has had its time: for its start, or for its end."""
-        if generation.killed:  # and still somebody holds its pipe: a process that user code has forked
-            log.warning("processes that workers of generation %d have started are still there", generation.number)
-            self.on_last_gone(generation)
+        if generation.killed:
+            if generation.alive:  # somebody holds its pipe: a process that user code has forked
+                log.warning("processes that workers of generation %d have started are still there", generation.number)
+                self.on_last_gone(generation)
+            if generation.pid:  # stopped by a debugger, or in a system call that does not end
+                log.error("the server of generation %d is killed, and does not end", generation.number)
+                self.on_server_end(generation, signal.SIGKILL)
             return
         if generation is self.next:
             limit = generation.config.start_timeout
@@ -271,7 +279,7 @@ class Supervisor:
             if action == "reap":
                 self.reap()
             elif action == "stop":
-                if self.config.immediate or self.stopping:
+                if self.config.immediate or (self.stopping and not self.again):  # of a restart it makes a stop
                     self.halt("TERM")
                 else:
                     self.stop("TERM")
@@ -392,7 +400,7 @@ class Supervisor:
             else f"the server (pid {pid}, generation {generation.number}) ended with {signals.name(status)}"
         )  # fmt: skip
         if self.stopping:
-            if generation.failure and self.status == OK and not self.was_ready:
+            if generation.failure and self.status == OK and not (self.was_ready or generation.halted):
                 self.status = generation.failure[0]
         elif was_next:
             self.on_failed_start(generation, reason)
@@ -494,6 +502,7 @@ class Supervisor:
 
     def stop(self, cause: str) -> None:
         """Graceful: not ready first, then after --stop-delay the drain."""
+        self.again = False
         if self.stopping:
             return
         self.stopping = True
@@ -529,16 +538,17 @@ class Supervisor:
     def close(self, listeners: list[Listener]) -> None:
         """Those of them that are no longer needed. Members hold them until they have emptied their queues."""
         for listener in listeners:
-            if self.stopping or listener not in self.listeners:
+            if self.ending or listener not in self.listeners:
                 listener.remove()
 
     def halt(self, cause: str) -> None:
         """At once: requests in flight are cut off, exit() still runs."""
+        self.again = False
         if not self.stopping or not all(g.halted for g in self.generations):
             log.info("stopping at once (%s)", cause)
         if not self.stopping:
             self.notify.send("STOPPING=1", "STATUS=stopping at once")
-        self.stopping = True
+        self.stopping = self.ending = True
         self.reload.end_all("the service is stopping")
         self.drain_due = self.restart_due = float("inf")
         for listener in self.listeners:
