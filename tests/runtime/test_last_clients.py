@@ -108,6 +108,29 @@ def test_reload_without_an_address(make: Make, pool: str, ports: Iterator[int]) 
     assert come(kept, request) == "served"
 
 
+def test_a_second_reload_while_an_address_ends(make: Make, ports: Iterator[int]) -> None:
+    """Who waits at the address that the first one drops is served, though the second one drops nothing."""
+    service = make("prefork", "http", HANDLERS)
+    main = service.package / "__main__.py"
+    patience = "from .runtime import listeners\n\nlisteners.HANDSHAKE = 2.0\n"
+    main.write_text(main.read_text().replace("SERVICE =", f"{patience}SERVICE =", 1))
+    kept, dropped = (("127.0.0.1", next(ports)) for _ in range(2))
+    bind = [f"{host}:{port}" for host, port in (kept, dropped)]
+    service.start("-n", "1", "-m", "1", "-f", service.config(f"bind = {bind}"), address=())
+    held = Background(lambda: Wire(kept).get("/gate"))
+    (arrival,) = service.events.wait("gate")
+    with Wire(dropped) as waiting:
+        waiting.send(REQUESTS["http"][1])
+        service.config(f"bind = {bind[:1]}")
+        for generation in (2, 3):
+            service.signal(signal.SIGHUP)
+            service.wait_ready(generation)
+        eventually(lambda: come(dropped, b"") == "refused", "it turns newcomers away")
+        arrival.release()
+        assert held.result().status == 200
+        assert waiting.answer().body == b"hello"
+
+
 def test_stop_delay_serves_on_when_an_old_generation_ends(make: Make, pool: str) -> None:
     service = make(pool, "http", HANDLERS)
     path = str(service.socket_path)

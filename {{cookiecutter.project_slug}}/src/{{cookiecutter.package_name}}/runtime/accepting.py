@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 # Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
 # the bytes received, which follow, are an unfinished head.
 HANDED_HEAD = struct.Struct("!Id?")
+HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
 CROWD = 64  # connections taken from a listener in one turn, at most
 ENOUGH = 0.002  # seconds that a turn may have lasted when one more is taken
-HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
 
 
 class Acceptor:
@@ -39,10 +39,7 @@ class Acceptor:
         end = loop.now + ENOUGH  # the loop's `now` may move: somebody may stand in for it meanwhile
         for _ in range(self.most):
             # By now, a first request may have made the worker let go of the listener, or close it.
-            if not (self.mask and loop.may_accept() and self.accept()):
-                self.most = 1
-                return
-            if loop.moment > end:
+            if not (self.mask and loop.may_accept() and self.accept()) or loop.moment > end:
                 self.most = 1
                 return
         self.most = min(2 * self.most, CROWD)

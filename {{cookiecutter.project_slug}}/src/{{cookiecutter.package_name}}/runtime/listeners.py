@@ -13,7 +13,7 @@ from .errors import NOPERM, UNAVAILABLE, USAGE, StartError
 EVERYWHERE = {"::", "0.0.0.0"}
 HANDSHAKE = 0.05  # seconds that handshakes under way get to end: more than a round trip within a region
 
-# Linux: bind to an interface by number (socket(7) knows it by name). The socket module has no name for it before 3.15.
+# Linux: bind to an interface by number (socket(7) knows it by name). The socket module has no name for it before 3.13.
 SO_BINDTOIFINDEX = 62
 NO_INTERFACE = 0x7FFFFFFF
 

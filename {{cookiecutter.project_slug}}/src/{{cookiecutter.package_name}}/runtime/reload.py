@@ -49,8 +49,9 @@ class Reload:
         except (StartError, OSError) as error:
             for listener in made:
                 listener.remove()
-            current = supervisor.current
-            rest = f"generation {current.number} serves on" if current else "the next one starts as configured before"
+            rest = "the server has crashed, and starts again in a moment"
+            if supervisor.current is not None:
+                rest = f"generation {supervisor.current.number} serves on"
             self.failed(f"reload refused: {error}; {rest}")
             watchers, self.watchers = self.watchers, []
             tell(watchers, False, str(error))

@@ -373,7 +373,7 @@ class Supervisor:
         left = [one for one in older if any(listener in stale for listener in one.listeners)]
         self.turn_away(left, stale)
         for one in older:
-            if one not in left:
+            if one not in left and one.drain_due == float("inf"):  # else it is to drain, and soon
                 self.drain(one, "yield")
         self.was_ready = True
         self.reload.trouble = ""
