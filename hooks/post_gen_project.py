@@ -17,16 +17,13 @@ PRUNE = (
     ("license", "BSD-2-Clause", "LICENSE.BSD-2-Clause"),
     ("license", "Apache-2.0", "LICENSE.Apache-2.0"),
     ("license", "Proprietary", "LICENSE.Proprietary"),
-    ("pool", "prefork", f"{RUNTIME}/*_prefork*.py"),
-    ("pool", "threaded", f"{RUNTIME}/*_threaded*.py {RUNTIME}/threads.py {UNIT}/test_threads.py"),
-    ("pool", "threaded", f"{RUNTIME}/door.py {UNIT}/test_door.py {UNIT}/test_inline_http.py"),
-    ("protocol", "http", f"{SRC}/*_http.py {RUNTIME}/*_http.py {LIVE}/*_http.py {UNIT}/*_http.py"),
-    ("protocol", "http", f"{RUNTIME}/accepting.py {RUNTIME}/multiplexer.py {RUNTIME}/poller.py {RUNTIME}/sentry.py"),
-    ("protocol", "http", f"{RUNTIME}/bodies.py {RUNTIME}/connection.py"),
-    ("protocol", "line", f"{SRC}/*_line.py {RUNTIME}/*_line.py {LIVE}/*_line.py {UNIT}/*_line.py"),
-    ("protocol", "stream", f"{SRC}/*_stream.py {RUNTIME}/*_stream.py {LIVE}/*_stream.py {UNIT}/*s_stream.py"),
-    ("protocol", "line stream", f"{RUNTIME}/*_raw.py {UNIT}/test_stream.py {UNIT}/test_door.py"),
-    ("protocol", "line stream", f"{RUNTIME}/door.py {RUNTIME}/raw.py {RUNTIME}/stream.py"),
+    ("pool", "prefork", f"{RUNTIME}/*/*prefork.py"),
+    ("pool", "threaded", f"{RUNTIME}/*/*threaded.py {RUNTIME}/pool/thread_pool.py {UNIT}/test_threads.py"),
+    ("pool", "threaded", f"{RUNTIME}/stream/shared_epoll.py {UNIT}/test_door.py {UNIT}/test_inline_http.py"),
+    ("protocol", "http", f"{RUNTIME}/http {RUNTIME}/loop {SRC}/*_http.py {LIVE}/*_http.py {UNIT}/*_http.py"),
+    ("protocol", "line stream", f"{RUNTIME}/stream {UNIT}/test_stream.py {UNIT}/test_door.py"),
+    ("protocol", "line", f"{SRC}/*_line.py {RUNTIME}/stream/*_line.py {LIVE}/*_line.py {UNIT}/*_line.py"),
+    ("protocol", "stream", f"{SRC}/*_stream.py {RUNTIME}/stream/*_stream.py {LIVE}/*_stream.py {UNIT}/*s_stream.py"),
 )
 # What stayed, under the name that it has in the project.
 RENAMED = {

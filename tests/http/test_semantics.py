@@ -783,7 +783,7 @@ def test_a_file_that_becomes_shorter_breaks_the_connection(http: Service) -> Non
 
 def test_files_where_there_is_no_sendfile_of_linux(service: Service) -> None:
     service.expect_errors = True
-    service.handlers(HANDLERS + "\nfrom .runtime import bodies\nbodies.SENDFILE = False\n")
+    service.handlers(HANDLERS + "\nfrom .runtime.http import bodies\nbodies.SENDFILE = False\n")
     service.start()
     with service.wire() as wire:
         for kind, body in (("whole", DATA), ("rest", DATA[1024:]), ("growing", DATA), ("empty", b"")):

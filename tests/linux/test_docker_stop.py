@@ -43,7 +43,7 @@ def some_work(request: Request) -> str:
 """
 
 
-SEAM = "from .runtime import listeners\n\nlisteners.HANDSHAKE = 3.0\n"  # time enough for a slow machine
+SEAM = "from .runtime.system import listeners\n\nlisteners.HANDSHAKE = 3.0\n"  # time enough for a slow machine
 
 
 @contextlib.contextmanager

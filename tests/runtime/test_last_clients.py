@@ -112,7 +112,7 @@ def test_a_second_reload_while_an_address_ends(make: Make, ports: Iterator[int])
     """Who waits at the address that the first one drops is served, though the second one drops nothing."""
     service = make("prefork", "http", HANDLERS)
     main = service.package / "__main__.py"
-    patience = "from .runtime import listeners\n\nlisteners.HANDSHAKE = 2.0\n"
+    patience = "from .runtime.system import listeners\n\nlisteners.HANDSHAKE = 2.0\n"
     main.write_text(main.read_text().replace("SERVICE =", f"{patience}SERVICE =", 1))
     kept, dropped = (("127.0.0.1", next(ports)) for _ in range(2))
     bind = [f"{host}:{port}" for host, port in (kept, dropped)]

@@ -116,7 +116,7 @@ class Homes:
         (self.container,) = self.pod["containers"]
         self.ports = {port["name"]: port["containerPort"] for port in self.container["ports"]}
         self.pages = set(
-            re.findall(r'\("GET", "(/\w+)"\)', (project / f"src/{self.package}/runtime/control.py").read_text())
+            re.findall(r'\("GET", "(/\w+)"\)', (project / f"src/{self.package}/runtime/ops/endpoints.py").read_text())
         )
 
     def found(self, text: str, pattern: str) -> str:

@@ -164,7 +164,8 @@ def test_command_runs_from_anywhere(install: Install, tmp_path: Path) -> None:
 TERMS = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from hello_server.runtime import errors, signals
+from hello_server.runtime.config import errors
+from hello_server.runtime.ipc import signals
 statuses = [str(value) for name, value in vars(errors).items() if name.isupper()]
 print(json.dumps([number.name.removeprefix("SIG") for number in signals.SUPERVISOR] + statuses))
 """

@@ -143,7 +143,7 @@ DRIFTS = [
     (f"{BASE}/deployment.yaml", "path: /livez", "path: /healthz", "/healthz, which the admin address does not have"),
     (f"{BASE}/deployment.yaml", "path: /livez", "path: /readyz", "path of livenessProbe"),
     (f"{MONITOR}/servicemonitor.yaml", "path: /metrics", "path: /metric", "metrics path"),
-    ("src/hello_server/runtime/control.py", '"/readyz")', '"/ready")', "which the admin address does not have"),
+    ("src/hello_server/runtime/ops/endpoints.py", '"/readyz")', '"/ready")', "which the admin address does not have"),
     (f"{BASE}/deployment.yaml", "PeriodSeconds: 40", "PeriodSeconds: 35", "times: deployment kills after 35 s"),
     (f"{BASE}/deployment.yaml", 'value: "30"', 'value: "60"', "times: deployment kills after 40 s"),
     (f"{BASE}/deployment.yaml", "failureThreshold: 40", "failureThreshold: 20", "times: startupProbe waits 20 s"),

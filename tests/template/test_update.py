@@ -62,7 +62,7 @@ def repository(template: Path, tmp_path: Path) -> Path:
     now = shutil.copytree(template, tmp_path / "template")
     old = shutil.copytree(template, tmp_path / "old")
     (old / RUNTIME / "__init__.py").write_text('"""An old runtime."""\n\n__version__ = "0.0.1"\n')
-    (old / RUNTIME / "sizing.py").unlink()
+    (old / RUNTIME / "process/pool_size.py").unlink()
     (old / RUNTIME / "gone.py").write_text("GONE = True\n")
     edit(old / "local_extensions.py", "(checked, problems, quoted, label, unit)", "(checked, problems, quoted, label)")
     for unit in (old / TREE / "deploy/systemd").glob("*"):

@@ -4,7 +4,7 @@ import sys
 
 from . import __version__
 from .runtime.command import run
-from .runtime.config import Service
+from .runtime.config.service import Service
 
 SERVICE = Service(
     name="{{ cookiecutter.project_slug }}",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime import cgroups
-from {{ cookiecutter.package_name }}.runtime.config import Config, Service, load
+from {{ cookiecutter.package_name }}.runtime.system import cgroups
+from {{ cookiecutter.package_name }}.runtime.config.service import Service
+from {{ cookiecutter.package_name }}.runtime.config.settings import Config, load
 
 MIB = 2**20
 # With the runtime's own defaults, whatever __main__.py says.

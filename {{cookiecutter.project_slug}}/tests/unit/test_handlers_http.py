@@ -2,7 +2,7 @@
 
 from {{ cookiecutter.package_name }}.handlers import routes
 from {{ cookiecutter.package_name }}.runtime.http import Request, Response
-from {{ cookiecutter.package_name }}.runtime.http1 import Limits, parse_head
+from {{ cookiecutter.package_name }}.runtime.http1.parser import Limits, parse_head
 
 
 def ask(method: str, target: str, body: bytes = b"", **fields: str) -> Response:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime import http1
+from {{ cookiecutter.package_name }}.runtime.http1 import parser as http1
 
 LIMITS = http1.Limits()
 GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n"

@@ -2,8 +2,8 @@
 
 import time
 
-from {{ cookiecutter.package_name }}.runtime.engine_threaded_http import INLINE, RETRY, STALL, measure_inline
-from {{ cookiecutter.package_name }}.runtime.routes import Route
+from {{ cookiecutter.package_name }}.runtime.http.engine_threaded import INLINE, RETRY, STALL, measure_inline
+from {{ cookiecutter.package_name }}.runtime.http.routes import Route
 
 
 def measured(*runs: float) -> Route:

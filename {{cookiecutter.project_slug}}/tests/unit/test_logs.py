@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from {{ cookiecutter.package_name }}.runtime.logger import extent, files_of
-from {{ cookiecutter.package_name }}.runtime.logs import ACCESS, GOES_ON, HEADER, MORE, RECORD
-from {{ cookiecutter.package_name }}.runtime.relay import UNFINISHED, split
+from {{ cookiecutter.package_name }}.runtime.log.file_writer import extent, files_of
+from {{ cookiecutter.package_name }}.runtime.log.records import ACCESS, GOES_ON, HEADER, MORE, RECORD
+from {{ cookiecutter.package_name }}.runtime.log.pipe_reader import UNFINISHED, split
 
 
 def frame(pid: int, data: bytes, flags: int = 0, stream: int = RECORD, severity: int = 6) -> bytes:

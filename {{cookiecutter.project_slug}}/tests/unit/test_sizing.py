@@ -2,7 +2,7 @@
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.sizing import CALM, change
+from {{ cookiecutter.package_name }}.runtime.process.pool_size import CALM, change
 
 FLOOR, CEILING = 5, 25
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.stream import LineTooLongError, Stream, bare
+from {{ cookiecutter.package_name }}.runtime.stream import LineTooLongError, Stream
+from {{ cookiecutter.package_name }}.runtime.stream.stream import bare
 
 Ends = tuple[Stream, socket.socket]
 

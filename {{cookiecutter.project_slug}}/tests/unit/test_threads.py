@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.threads import PoolThread, Threads
-from {{ cookiecutter.package_name }}.runtime.throttle import Throttle
+from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import PoolThread, Threads
+from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import Throttle
 
 DEADLINE = 10.0
 

@@ -5,9 +5,11 @@ from typing import Any, cast
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime import cgroups, upkeep
-from {{ cookiecutter.package_name }}.runtime.scoreboard import WISH, Scoreboard
-from {{ cookiecutter.package_name }}.runtime.upkeep import MEASURE, Member, Upkeep
+from {{ cookiecutter.package_name }}.runtime.process import recycling as upkeep
+from {{ cookiecutter.package_name }}.runtime.system import cgroups
+from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import WISH, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.process.member import Member
+from {{ cookiecutter.package_name }}.runtime.process.recycling import MEASURE, Upkeep
 
 MIB = 2**20
 

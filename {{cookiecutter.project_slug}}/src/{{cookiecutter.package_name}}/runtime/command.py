@@ -6,8 +6,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from .config import Service, refuse_windows
-from .errors import StartError
+from .config.errors import StartError
+from .config.service import Service
+from .config.settings import refuse_windows
 
 
 def run(service: Service, arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +23,7 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
         gc.freeze()  # copy into each process, page by page, what they share
         gc.enable()
         return main.run(service, arguments)
-    from . import ctl
+    from .ops import ctl
 
     try:
         refuse_windows()

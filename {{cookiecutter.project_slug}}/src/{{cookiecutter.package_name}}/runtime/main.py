@@ -6,15 +6,19 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from . import PYTHON, __version__, activation, logger, logs
-from .config import Config, Service, load, refuse_windows
-from .daemon import Identity, close_inherited, detach, enter, raise_limit
-from .errors import OK, SOFTWARE, StartError
-from .logs import channel, log
-from .options import SUBCOMMANDS
-from .relay import Relay, style_of
-from .supervisor import Supervisor
-from .user_code import load_handlers
+from . import PYTHON, __version__
+from .config.errors import OK, SOFTWARE, StartError
+from .config.options import SUBCOMMANDS
+from .config.service import Service
+from .config.settings import Config, load, refuse_windows
+from .log import file_writer, records
+from .log.pipe_reader import Relay, style_of
+from .log.records import channel, log
+from .process.handlers_module import load_handlers
+from .process.supervisor import Supervisor
+from .system import socket_activation
+from .system.daemonize import close_inherited, detach, enter, raise_limit
+from .system.privileges import Identity
 
 INDENT, COLUMNS = 33, 100  # of --help
 
@@ -35,7 +39,7 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
             return check(service, config)
         return serve(service, config, arguments)
     except StartError as error:
-        logs.last_words(service.name, error.message)
+        records.last_words(service.name, error.message)
         return error.status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -69,7 +73,7 @@ def usage(service: Service) -> str:
 
 def check(service: Service, config: Config) -> int:
     """--check: everything that can be known without binding an address or running init()."""
-    logs.setup("check", config)
+    records.setup("check", config)
     Identity(config.user, config.group)
     enter(config)
     load_handlers(service)
@@ -83,13 +87,13 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     """Start the supervisor, detached unless -x."""
     faulthandler.enable()
     channel.style = style_of(config)
-    logs.setup("supervisor", config)
-    inherited = activation.activated(os.environ)
-    activation.use(config, inherited)
+    records.setup("supervisor", config)
+    inherited = socket_activation.activated(os.environ)
+    socket_activation.use(config, inherited)
     raise_limit()
     close_inherited([int(one[3:]) for one in (*config.bind, config.admin) if one.startswith("fd:")])
     if config.log_file:
-        logger.check(config)
+        file_writer.check(config)
     ready = None if config.foreground else detach(config.start_timeout, config.name)
     relay = Relay(config, ready)
     relay.begin()
@@ -102,7 +106,7 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
         if ready is None:
             raise  # after the relay's end: the last line is on stderr
         status = error.status
-        logs.last_words(config.name, error.message)
+        records.last_words(config.name, error.message)
     except BaseException:
         log.critical("the supervisor failed", exc_info=True)
         if ready is None:

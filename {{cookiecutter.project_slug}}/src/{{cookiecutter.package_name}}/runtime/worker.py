@@ -1,36 +1,5 @@
-"""What `worker_init(worker)` and handlers see of their worker."""
+"""What handlers import: the worker that `worker_init` gets."""
 
-import os
-from typing import Any, NoReturn
+from .pool.worker import Worker
 
-from .logs import log
-
-
-class WorkerFailed(BaseException):
-    """Raised by Worker.fail; not an Exception, so that a handler's own `except Exception` does not stop it."""
-
-
-class Worker:
-    """One worker (a process or a thread). Put what lives as long as it, such as a database connection, on it as
-    attributes of your own: `worker.db = connect()`."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number  # a process: of its slot in the pool, which a successor gets again; a thread: counts up
-        self.pid = os.getpid()
-        self.failure = ""  # the reason given to `fail`
-
-    def fail(self, reason: str) -> NoReturn:
-        """End this worker after an error that it cannot recover from; the pool replaces it. sys.exit() in a handler
-        does the same."""
-        raise WorkerFailed(reason)
-
-    def failed(self, cause: BaseException) -> None:
-        """For the runtime: note why this worker ends."""
-        self.failure = str(cause) or "no reason given"
-        log.error("worker fails: %s", self.failure)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"worker has no attribute {name!r}; set it in worker_init(worker)")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+__all__ = ["Worker"]

@@ -1,0 +1,1 @@
+"""How the processes of one service talk: shared memory, descriptors, signals."""

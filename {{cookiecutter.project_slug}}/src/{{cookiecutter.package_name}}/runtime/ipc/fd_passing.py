@@ -1,0 +1,37 @@
+"""The generation's pair of datagram sockets, through which its members pass connections on: give into the first, take
+out of the second. What is in it belongs to nobody; it lives as long as the server, which holds both ends.
+"""
+
+import os
+import socket
+
+from ..log.records import log
+
+CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+def give(pair: socket.socket, data: bytes, descriptor: int) -> bool:
+    """Pass a connection on, with some data (at least a byte). False: the pair is full (EAGAIN, ENOBUFS), often with
+    ten of them (net.unix.max_dgram_qlen); who gives keeps it. Otherwise it has to close its own descriptor."""
+    try:
+        socket.send_fds(pair, [data], [descriptor])
+    except OSError:
+        return False
+    return True
+
+
+def take(pair: socket.socket, most: int) -> tuple[bytes, socket.socket | None] | None:
+    """The next connection and its data, `most` bytes at most; None when there is none. Raises OSError when no
+    descriptor is free: it stays in the pair then."""
+    try:
+        os.close(os.dup(pair.fileno()))  # without a free descriptor the kernel would drop the connection on its way
+        data, descriptors, _, _ = socket.recv_fds(pair, most, 1, CLOEXEC)
+    except BlockingIOError:
+        return None
+    if not descriptors:  # another thread took the last one in between
+        log.error("a connection handed over was lost: no descriptor free; raise the limit (ulimit -n)")
+        return data, None
+    sock = socket.socket(fileno=descriptors[0])
+    if not CLOEXEC:
+        sock.set_inheritable(False)
+    return data, sock

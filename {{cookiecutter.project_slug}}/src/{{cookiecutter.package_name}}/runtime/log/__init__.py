@@ -1,0 +1,1 @@
+"""The log: records of every process, collected by one reader and written on."""

@@ -1,0 +1,79 @@
+"""A descriptor that lines of the log are written to, without blocking: stdout, stderr."""
+
+import os
+import select
+import selectors
+import stat
+import time
+from collections import deque
+
+from . import records
+from .records import channel
+
+HELD = 2**20  # bytes that wait for a slow reader, or for the logger process, before lines are dropped
+PARTING = 1.0  # seconds for the last lines
+
+
+class Outlet:
+    """A descriptor that others may write to as well, so it has to stay as it is (no O_NONBLOCK). What its reader does
+    not take yet waits, and above HELD bytes is dropped and counted."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.pending: deque[bytes] = deque()
+        self.size = 0
+        self.selector: selectors.BaseSelector | None = None
+        self.watched = False
+        try:
+            self.piece = 2**30 if stat.S_ISREG(os.fstat(descriptor).st_mode) else records.PIECE
+        except OSError:
+            self.piece = records.PIECE
+        self.poller = select.poll()
+        self.poller.register(descriptor, select.POLLOUT)
+
+    def write(self, data: bytes, lines: int) -> None:
+        """So many whole lines."""
+        if self.size + len(data) > HELD:
+            channel.dropped(lines)
+            return
+        self.pending.append(data)
+        self.size += len(data)
+        if not self.watched:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what the reader takes; the rest when it takes more."""
+        try:
+            while self.pending and self.poller.poll(0):
+                data = self.pending[0]
+                done = os.write(self.descriptor, data[: self.piece])
+                self.size -= done
+                if done < len(data):
+                    self.pending[0] = data[done:]
+                else:
+                    self.pending.popleft()
+        except OSError:  # nobody reads, or the disk is full: a log is no reason to stop
+            channel.dropped(len(self.pending))
+            self.pending.clear()
+            self.size = 0
+        self.watch(bool(self.pending))
+
+    def watch(self, wanted: bool) -> None:
+        if wanted == self.watched or self.selector is None:
+            return
+        try:
+            if wanted:
+                self.selector.register(self.descriptor, selectors.EVENT_WRITE, self.flush)
+            else:
+                self.selector.unregister(self.descriptor)
+            self.watched = wanted
+        except (OSError, ValueError, KeyError):
+            return  # it cannot be polled: the supervisor's tick tries again
+
+    def finish(self) -> None:
+        """The end: wait for the reader, but not for long."""
+        end = time.monotonic() + PARTING
+        while self.pending and time.monotonic() < end:
+            self.poller.poll(50)
+            self.flush()
+        self.watch(False)

@@ -1,0 +1,307 @@
+"""Logs: user code just uses `logging` or `print`; each record is one line, or one block of indented lines.
+
+Every process puts its lines, as frames, into one pipe; the supervisor (`relay`), or with --log-file the logger process
+(`logger`), reads them whole and writes them on. Nothing here ever blocks the service: what cannot be written is
+dropped and counted. Where the pipe is not there yet, or its reader is dead, lines go to stderr directly.
+"""
+
+import io
+import json
+import logging
+import os
+import re
+import select
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..config.settings import Config
+
+log = logging.getLogger("runtime")
+
+# Syslog's severities (RFC 5424 6.2.1) for logging's levels.
+SEVERITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+INFO = 6
+COLOUR = {7: "2", 6: "32", 4: "33", 3: "31", 2: "1;31"}  # of severities, as the terminal knows them (ECMA-48 SGR)
+# What a frame carries. ACCESS goes where OUT goes, but is no surprise there.
+RECORD, OUT, ERR, ACCESS = range(4)
+# A frame is the sender's pid, a kind and a size, then so many bytes. Whole frames are written at once and are no longer
+# than PIPE_BUF (pipe(7)), so frames of several senders never mix. Kind: the stream, the severity times 4, two flags.
+HEADER = struct.Struct("=IBH")
+MORE, GOES_ON = 0x40, 0x80  # the record goes on in this sender's next frame; this frame goes on with its last one
+ROOM = select.PIPE_BUF - HEADER.size
+PIECE = 4096  # PIPE_BUF on Linux: a pipe that polls writable takes this much without blocking
+LONGEST = 24576  # characters of a message or traceback; of a longer one the middle is left out
+# What could end a line, begin another or steer a terminal: a message may hold what a client has sent.
+UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+INDENT = "\n    "  # only a new record begins at the beginning of a line
+COMPACT = (",", ":")  # between the fields of JSON
+ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}  # attributes that each record has
+
+
+def log_stacks() -> None:
+    """Log where the threads of this process are, 100 at most, innermost call first: a record for each. (What
+    faulthandler writes does not go through the pipe, so other processes' records would come in between its lines.)"""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, innermost in list(sys._current_frames().items())[:100]:
+        lines, frame = [f"thread {names.get(ident, ident)} is here:"], innermost
+        while frame is not None:
+            lines.append(f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}')
+            frame = frame.f_back  # type: ignore[assignment]
+        log.error("%s", "\n".join(lines))
+
+
+def severity(level: int) -> int:
+    """The syslog severity of a logging level."""
+    return SEVERITY.get(level // 10 * 10, INFO)
+
+
+def stamp(seconds: float) -> str:
+    """A time in UTC with milliseconds, as RFC 3339 writes it."""
+    whole = int(seconds)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{int((seconds - whole) * 1000):03d}Z"
+
+
+def shortened(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def safe(text: str) -> str:
+    """A text as one block: control characters escaped, lines after the first one indented."""
+    return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text.rstrip("\n")).replace("\n", INDENT)
+
+
+class Channel:
+    """How lines leave this process. There is one; the supervisor sets it up, and every fork inherits it.
+
+    `style` is plain, colour, systemd (`<N>` first, sd-daemon(3)), bare (no time: syslog has its own) or json.
+    """
+
+    def __init__(self) -> None:
+        self.style = "plain"
+        self.wrapped = False  # what is printed becomes records, as it goes where records go
+        self.journal = False  # stderr is the journal's: JSON too gets `<N>` in front
+        self.role = "supervisor"
+        self.pid = os.getpid()
+        self.writer = -1  # of the pipe; it does not block. -1: write directly
+        self.output, self.errors = 1, 2  # where lines go directly; -1 nowhere
+        self.write_directly: Callable[[int, int, bytes], bool] = self.to_descriptor
+        self.trace: Callable[[], Any] = lambda: (
+            None
+        )  # ids of the request that this thread handles, where there are such
+        self.lock = threading.Lock()
+        self.make_room: Callable[[], None] = lambda: None  # the reader itself, when it has more to say than fits
+        self.words: memoryview[int] | list[int] = [0]  # lines dropped by this process: words[index]
+        self.index = 0
+
+    def count_in(self, words: "memoryview[int] | list[int]", index: int) -> None:
+        """Count dropped lines there from now on."""
+        self.words, self.index = words, index
+
+    def dropped(self, lines: int) -> None:
+        self.words[self.index] += lines
+
+    def send(self, stream: int, level: int, data: bytes) -> None:
+        """Let whole lines go; never wait."""
+        with self.lock:
+            if self.writer >= 0 and self.write_frames(stream | level << 2, data):
+                return
+            if not self.write_directly(stream, level, data):
+                self.dropped(data.count(b"\n") if stream == ACCESS else 1)
+
+    def to_descriptor(self, stream: int, level: int, data: bytes) -> bool:
+        """Without the pipe. False when nobody takes it."""
+        descriptor = self.output if stream in (OUT, ACCESS) else self.errors
+        return descriptor >= 0 and put(descriptor, data)
+
+    def write_frames(self, kind: int, data: bytes) -> bool:
+        """Through the pipe. False when nobody reads it any more; a full one drops and counts."""
+        pid, flag = os.getpid(), 0
+        for start in range(0, len(data) or 1, ROOM):
+            piece = data[start : start + ROOM]
+            more = MORE if start + ROOM < len(data) else 0
+            frame = HEADER.pack(pid, kind | flag | more, len(piece)) + piece
+            flag = GOES_ON
+            try:
+                os.write(self.writer, frame)
+            except BlockingIOError:
+                self.make_room()
+                try:
+                    os.write(self.writer, frame)
+                except OSError:
+                    self.dropped(data.count(b"\n") if kind & 3 == ACCESS else 1)
+                    break
+            except OSError:
+                return False
+        return True
+
+    def say(self, stream: int, data: bytes) -> None:
+        """Lines that somebody printed, without the last line's end."""
+        if not self.wrapped:
+            self.send(stream, INFO, data + b"\n")
+            return
+        name = "stdout" if stream == OUT else "stderr"
+        for text in data.decode("utf-8", "replace").split("\n"):
+            if self.style == "json":
+                line = self.as_json(time.time(), logging.INFO, name, text)
+            else:
+                line = self.as_text(time.time(), logging.INFO, text)
+            self.send(stream, INFO, line)
+
+    def as_text(self, when: float, level: int, message: str) -> bytes:
+        """A record as a line for people, or a block of lines."""
+        message = safe(shortened(message))
+        current = self.trace()
+        if current is not None:
+            message = f"[{current.request_id}] {message}"
+        line = f"{self.role}[{os.getpid()}] {message}"
+        number = severity(level)
+        if self.style == "systemd":
+            line = f"<{number}>{line}".replace("\n", f"\n<{number}>")
+        elif self.style != "bare":
+            name = f"{logging.getLevelName(level):<7}"
+            if self.style == "colour":
+                name = f"\x1b[{COLOUR[number]}m{name}\x1b[0m"
+            line = f"{stamp(when)} {name} {line}"
+        return (line + "\n").encode("utf-8", "backslashreplace")
+
+    def as_json(self, when: float, level: int, logger: str, message: str, **more: Any) -> bytes:
+        """A record as a line of JSON. Its fields are those of docs/log.schema.json."""
+        fields: dict[str, Any] = {
+            "time": stamp(when),
+            "level": logging.getLevelName(level).lower(),
+            "logger": logger,
+            "role": self.role,
+            "pid": os.getpid(),
+            "message": shortened(message),
+            **more,
+        }
+        current = self.trace()
+        if current is not None:
+            fields.update(request_id=current.request_id, trace_id=current.trace_id, span_id=current.span_id)
+        prefix = f"<{severity(level)}>" if self.journal else ""
+        return f"{prefix}{json.dumps(fields, separators=COMPACT)}\n".encode()
+
+
+channel = Channel()
+if hasattr(os, "register_at_fork"):  # another thread may hold it while user code forks
+    os.register_at_fork(after_in_child=lambda: setattr(channel, "lock", threading.Lock()))
+
+
+class Records(logging.Handler):
+    """The handler of the root logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if channel.style == "json":
+                data = self.as_json(record)
+            else:
+                data = channel.as_text(record.created, record.levelno, self.format(record))
+        except Exception:  # a wrong format string in user code must not end a worker
+            self.handleError(record)
+            return
+        channel.send(RECORD, severity(record.levelno), data)
+
+    def as_json(self, record: logging.LogRecord) -> bytes:
+        more: dict[str, Any] = {}
+        if record.threadName and record.threadName != "MainThread":
+            more["thread"] = record.threadName
+        if record.exc_info and record.exc_info[0] is not None:
+            more["exception"] = shortened((self.formatter or logging.Formatter()).formatException(record.exc_info))
+        if record.stack_info:
+            more["stack"] = shortened(record.stack_info)
+        extra = {name: plain(value) for name, value in vars(record).items() if name not in ORDINARY}
+        if extra:
+            more["extra"] = extra
+        return channel.as_json(record.created, record.levelno, record.name, record.getMessage(), **more)
+
+
+def plain(value: Any) -> Any:
+    """A value of `extra` as JSON can say it, else its repr."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return shortened(repr(value))
+    return value
+
+
+class Lines(io.BufferedIOBase):
+    """Under sys.stdout and sys.stderr: passes whole lines on, each thread's own, and never blocks."""
+
+    def __init__(self, stream: int) -> None:
+        super().__init__()
+        self.stream = stream
+        self.parts: dict[int, bytes] = {}  # lines without an end, by thread
+
+    def fileno(self) -> int:
+        return 1 if self.stream == OUT else 2
+
+    def isatty(self) -> bool:
+        return os.isatty(self.fileno())
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        thread = threading.get_ident()
+        text = self.parts.pop(thread, b"") + bytes(data)
+        whole, end, rest = text.rpartition(b"\n")
+        if end:
+            channel.say(self.stream, whole)
+        if len(rest) > LONGEST:
+            channel.say(self.stream, rest)
+        elif rest:
+            self.parts[thread] = rest
+        return len(data)
+
+    def flush(self) -> None:
+        """A line's beginning waits for its end, but for that of a question on a terminal."""
+        if self.parts and not channel.wrapped and self.isatty():
+            channel.send(self.stream, INFO, self.parts.pop(threading.get_ident(), b""))
+
+    def finish(self) -> None:
+        """The process ends: so do its lines."""
+        while self.parts:
+            channel.say(self.stream, self.parts.popitem()[1])
+
+
+printed = (Lines(OUT), Lines(ERR))
+
+
+def put(descriptor: int, data: bytes) -> bool:
+    """Write without blocking; False when the reader is too slow or gone."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)
+    try:
+        while data:
+            if not poller.poll(0):
+                return False
+            data = data[os.write(descriptor, data[:PIECE]) :]
+    except OSError:  # nobody reads: a log is no reason to fail
+        return False
+    return True
+
+
+def setup(role: str, config: Config) -> None:
+    """Make `logging` of this process write as said above. Called again after each fork with the new role."""
+    channel.role, channel.pid = role, os.getpid()
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h, Records)]:
+        root.removeHandler(old)
+    root.addHandler(Records())
+    root.setLevel(config.log_level.upper())
+    logging.captureWarnings(True)
+
+
+def last_words(name: str, reason: str) -> None:
+    """The one line that says why the service could not start, or gave up."""
+    if channel.style == "json":
+        channel.send(ERR, SEVERITY[logging.CRITICAL], channel.as_json(time.time(), logging.CRITICAL, "runtime", reason))
+    else:
+        channel.send(ERR, SEVERITY[logging.CRITICAL], f"{name}: {reason}\n".encode("utf-8", "backslashreplace"))

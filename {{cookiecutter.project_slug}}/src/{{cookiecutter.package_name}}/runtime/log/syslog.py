@@ -1,0 +1,55 @@
+"""The local syslog daemon, spoken to without the C library: its calls can block, and their ident cannot change."""
+
+import os
+import socket
+import time
+
+from .records import channel
+
+FACILITY = {"user": 1, "daemon": 3, **{f"local{n}": 16 + n for n in range(8)}}
+DATAGRAM = 8192  # bytes of a message to syslog; daemons cut off what is longer
+
+
+class Syslog:
+    """The local syslog daemon: a datagram per record (RFC 3164), never blocking."""
+
+    PATHS = ("/dev/log", "/var/run/log", "/var/run/syslog")
+
+    def __init__(self, ident: str, facility: str) -> None:
+        self.ident = ident
+        self.facility = FACILITY[facility] * 8
+        self.socket: socket.socket | None = None
+
+    def __call__(self, level: int, text: bytes) -> None:
+        """One record, whose lines stay together; only what is too long for a datagram becomes several."""
+        head = f"<{self.facility + level}>{time.strftime('%b %e %H:%M:%S')} {self.ident}[{os.getpid()}]: ".encode()
+        room = DATAGRAM - len(head)
+        while text:
+            end = len(text) if len(text) <= room else text.rfind(b"\n", 1, room) + 1 or room
+            self.send(head + text[:end].rstrip(b"\n"))
+            text = text[end:]
+
+    def send(self, data: bytes) -> None:
+        for _attempt in range(2):  # the second one after a restart of the daemon
+            self.socket = self.socket or self.connect()
+            try:
+                if self.socket is not None:
+                    self.socket.send(data)
+                    return
+            except BlockingIOError:
+                break
+            except OSError:
+                self.socket = None
+        channel.dropped(1)
+
+    def connect(self) -> socket.socket | None:
+        for path in self.PATHS:
+            found = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                found.connect(path)
+            except OSError:
+                found.close()
+            else:
+                found.setblocking(False)
+                return found
+        return None

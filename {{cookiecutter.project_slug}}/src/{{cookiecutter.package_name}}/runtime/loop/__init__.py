@@ -1,0 +1,1 @@
+"""The event loop: waits for all clients of a member, and accepts."""

@@ -1,0 +1,1 @@
+"""Operating a service: probes, status, metrics, and the orders of `ctl`."""

@@ -1,0 +1,385 @@
+"""The supervisor's pages: what probes, `ctl` and the status page ask, and what they may order."""
+
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .. import PYTHON
+from ..config.errors import NOPERM, USAGE, StartError
+from ..ipc import scoreboard
+from ..ipc.scoreboard import BUSY, FLOOR, IDLE, Slot
+from ..log.records import log
+from ..process.metrics import BOUNDS, Figures
+from ..system import listeners as sockets
+from ..system.listeners import Listener
+from . import exposition
+from .admin_http import Answer, Desk, Later, Page, as_json
+from .exposition import Family, family, labels
+
+if TYPE_CHECKING:
+    from ..process.generation import Generation, Watcher
+    from ..process.supervisor import Supervisor
+
+
+LOOPBACK = ("127.", "[::1]", "localhost", "::1")
+SHOWN = 200  # workers, and threads of each, that /status lists one by one: those with the oldest requests first
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
+TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Control:
+    """The --admin and --control endpoints of one supervisor."""
+
+    def __init__(self, supervisor: "Supervisor") -> None:
+        """Raises StartError when --admin or an explicit --control cannot be bound."""
+        self.supervisor = supervisor
+        self.desks: list[Desk] = []
+        self.made: dict[str, Answer] = {}  # in this turn of the loop: those who ask at once share a page
+        config = supervisor.config
+        questions: dict[tuple[str, str], Page] = {
+            ("GET", "/livez"): lambda _: Answer(200, "ok\n"),
+            ("GET", "/readyz"): self.readyz,
+            ("GET", "/status"): lambda _: self.once("status", lambda: as_json(self.status())),
+            ("GET", "/metrics"): lambda _: self.once("metrics", self.metrics),
+        }
+        orders: dict[tuple[str, str], Page] = {
+            ("POST", "/reload"): self.reload,
+            ("POST", "/reloaded"): self.reloaded,
+            ("POST", "/stop"): self.stop,
+            ("POST", "/restart"): self.restart,
+            ("POST", "/workers"): self.workers,
+        }
+        if config.admin:
+            if os.geteuid() == 0 and not config.admin.startswith(("unix:", "fd:", *LOOPBACK)):
+                raise StartError(
+                    f"--admin {config.admin}: as root only a loopback address or unix:path is allowed", USAGE
+                )
+            with open(os.path.join(os.path.dirname(__file__), "status.html"), encoding="utf-8") as file:
+                page = Answer(200, file.read(), "text/html; charset=utf-8", PAGE_POLICY)
+            self.open(config.admin, {**questions, ("GET", "/"): lambda _: page}, False)
+            log.info("admin endpoint on %s", self.desks[0].listener.shown("http"))
+        if config.control:
+            try:
+                self.open("unix:" + config.control, {**questions, **orders}, True)
+            except StartError as error:
+                if config.source["control"] != "default":
+                    raise
+                log.warning("no control socket, so no ctl: %s", error)
+
+    def open(self, address: str, pages: dict[tuple[str, str], Page], private: bool) -> None:
+        listener = sockets.bind(address, os.geteuid(), os.getegid())
+        if listener.temporary and private:
+            os.chmod(listener.temporary, 0o600)  # only the owner gives orders
+        try:
+            self.desks.append(Desk(self.supervisor.selector, listener, pages, private))
+        except StartError:
+            listener.remove()
+            raise
+        except OSError as error:
+            listener.remove()
+            raise StartError(f"{address}: {error.strerror}", NOPERM) from None
+
+    def once(self, name: str, make: Callable[[], Answer]) -> Answer:
+        if name not in self.made:
+            self.made[name] = make()
+        return self.made[name]
+
+    # ---- questions ---------------------------------------------------------------------------------------------
+
+    def unready(self) -> str:
+        """Why the service is not ready, "" when it is."""
+        supervisor = self.supervisor
+        if supervisor.stopping:
+            return "stopping"
+        if supervisor.current is None:
+            return "starting" if supervisor.next is not None else "no server"
+        if supervisor.pulse.stalled > supervisor.pulse.SILENCE:  # then what health() said last says nothing
+            return f"the server has not been heard of for {supervisor.pulse.stalled:.0f} s"
+        if not supervisor.current.board.words[scoreboard.HEALTH]:
+            return "health() says no"
+        return ""
+
+    def readyz(self, query: str) -> Answer:
+        reason = self.unready()
+        return Answer(503, f"not ready: {reason}\n") if reason else Answer(200, "ready\n")
+
+    def figures(self) -> Figures:
+        """What this service has counted since its start."""
+        figures = self.supervisor.figures.copy()
+        for generation in self.supervisor.generations:
+            figures.add(generation.board, generation is self.supervisor.current)
+        return figures
+
+    def pool(self) -> dict[str, int]:
+        """Workers (threads, where the pool has threads) by what they do, and the bounds of the pool."""
+        counts = dict.fromkeys(("idle", "busy", "starting", "leaving", "waiting"), 0)
+        for generation in self.supervisor.generations:
+            for slot in generation.board.slots():
+                counts["waiting"] += slot.waiting
+                if generation.board.words[scoreboard.PHASE] >= scoreboard.DRAIN:
+                    counts["leaving"] += slot.threads or 1
+                elif slot.threads and slot.state in (IDLE, BUSY):
+                    counts["busy"] += slot.threads_busy
+                    counts["idle"] += slot.threads - slot.threads_busy
+                else:
+                    counts[scoreboard.STATES[slot.state]] += 1
+        config, current = self.supervisor.config, self.supervisor.current
+        floor = current.board.words[FLOOR] if current is not None else 0
+        return {**counts, "floor": floor or config.idle, "max": config.max}
+
+    def status(self) -> dict[str, Any]:
+        """Everything that the supervisor knows, as plain data."""
+        supervisor = self.supervisor
+        now = time.monotonic()
+        reason = self.unready()
+        figures = self.figures()
+        words = figures.words
+        return {
+            "name": supervisor.config.name,
+            "version": supervisor.service.version,
+            "python": PYTHON,
+            "pool": supervisor.service.pool_name,
+            "protocol": supervisor.service.protocol_name,
+            "pid": os.getpid(),
+            "uptime_seconds": round(now - supervisor.started, 3),
+            "ready": not reason,
+            "reason": reason,
+            "listeners": [
+                one.shown(supervisor.service.protocol_name)
+                for one in supervisor.listeners
+                if one.socket.fileno() >= 0  # a drain closes them
+            ],
+            "queue": sum(waiting(one) for one in supervisor.listeners),
+            "workers": self.pool(),
+            "connections": supervisor.connections,
+            "crashes": supervisor.throttle.crashes,
+            "throttled_seconds": self.throttled(now),
+            "totals": {
+                "requests": figures.requests,
+                "errors": words[scoreboard.ERRORS],
+                "accepted": words[scoreboard.ACCEPTED],
+                "handed_over": words[scoreboard.HANDED],
+                "received_bytes": words[scoreboard.RECEIVED],
+                "sent_bytes": words[scoreboard.SENT],
+                "worker_crashes": figures.crashes,
+                "generations": supervisor.count,
+                "failed_reloads": supervisor.reload.failures,
+                "log_lines_dropped": supervisor.dropped(),
+                "logger_restarts": supervisor.relay.logger.restarts if supervisor.relay.logger is not None else 0,
+            },
+            "latency": {
+                "bounds_seconds": BOUNDS,
+                "counts": figures.histogram(),
+                "sum_seconds": words[scoreboard.MICROSECONDS] / 1e6,
+            },
+            "metrics": [{**one._asdict(), "value": value} for one, value in figures.own.values()],
+            "generations": [shown(generation, now) for generation in supervisor.generations],
+        }
+
+    def throttled(self, now: float) -> float:
+        """For how long the crash throttle starts nothing."""
+        supervisor = self.supervisor
+        board = supervisor.current.board if supervisor.current is not None else None
+        due = board.words[scoreboard.RETRY] / 1000 if board is not None else supervisor.restart_due
+        return round(max(0.0, due - now), 3) if due < float("inf") else 0.0
+
+    def metrics(self) -> Answer:
+        """The text format of Prometheus."""
+        return Answer(200, exposition.render(self.families()), TEXT_FORMAT)
+
+    def families(self) -> list[Family]:
+        """All metrics; the manual's table is compared with these by a test."""
+        supervisor = self.supervisor
+        figures, pool = self.figures(), self.pool()
+        words = figures.words
+        known = labels(
+            name=supervisor.config.name, version=supervisor.service.version, python=PYTHON,
+            pool=supervisor.service.pool_name, protocol=supervisor.service.protocol_name,
+        )  # fmt: skip
+        started = time.time() - (time.monotonic() - supervisor.started)
+        current = supervisor.current
+        return [
+            Family("gauge", "service_info", "Always 1; its labels say what runs.", [(known, 1)]),
+            family("gauge", "service_start_time_seconds", "When the supervisor started, in Unix time.", started),
+            family("gauge", "service_ready", "1 while /readyz answers 200, else 0.", not self.unready()),
+            family("gauge", "service_generation", "Number of the generation that serves, 0 without.",
+                   current.number if current is not None else 0),
+            family("counter", "service_generations_total", "Generations started: the first, and one per reload.",
+                   supervisor.count),
+            family("counter", "service_failed_reloads_total", "Reloads that failed; the old generation served on.",
+                   supervisor.reload.failures),
+            family("counter", "service_server_crashes_total", "Server processes that died and were replaced.",
+                   supervisor.throttle.crashes),
+            family("counter", "service_worker_crashes_total", "Worker processes that died and were replaced.",
+                   figures.crashes),
+            Family("gauge", "service_workers", "Workers by what they do.",
+                   [(labels(state=state), pool[state]) for state in ("idle", "busy", "starting", "leaving")]),
+            family("gauge", "service_workers_floor", "Idle workers that are kept ready (--idle).", pool["floor"]),
+            family("gauge", "service_workers_limit", "Most workers (--max).", pool["max"]),
+            family("gauge", "service_jobs_waiting", "Requests that wait for a thread.", pool["waiting"]),
+            family("gauge", "service_accept_queue", "Connections that nobody has accepted yet (Linux, TCP).",
+                   sum(waiting(one) for one in supervisor.listeners)),
+            family("gauge", "service_connections", "Connections that are held.", supervisor.connections),
+            family("counter", "service_connections_total", "Connections accepted.", words[scoreboard.ACCEPTED]),
+            family("counter", "service_handovers_total", "Connections handed from a busy worker to an idle one.",
+                   words[scoreboard.HANDED]),
+            family("counter", "service_requests_total", "Requests handled (line, stream: connections).",
+                   figures.requests),
+            family("counter", "service_errors_total", "Requests that failed: status 5xx, and malformed ones.",
+                   words[scoreboard.ERRORS]),
+            family("counter", "service_received_bytes_total", "Bytes received (http).", words[scoreboard.RECEIVED]),
+            family("counter", "service_sent_bytes_total", "Bytes sent (http).", words[scoreboard.SENT]),
+            family("counter", "service_log_lines_dropped_total", "Lines of the log that nobody took in time.",
+                   supervisor.dropped()),
+            family("counter", "service_logger_restarts_total", "Logger processes (--log-file) that died.",
+                   supervisor.relay.logger.restarts if supervisor.relay.logger is not None else 0),
+            exposition.histogram(
+                "service_request_duration_seconds", "Time from a request's arrival to its answer.",
+                figures.histogram(), words[scoreboard.MICROSECONDS] / 1e6,
+            ),
+            *(
+                family(one.kind, one.name + "_total" * (one.kind == "counter"), one.help, value)
+                for one, value in figures.own.values()
+            ),
+        ]  # fmt: skip
+
+    # ---- orders ------------------------------------------------------------------------------------------------
+
+    def reload(self, query: str) -> Later:
+        """Answers when the reload has worked or failed."""
+        later = Later()
+        self.supervisor.reload.watchers.append(outcome(later))
+        self.supervisor.reload.begin()
+        return later
+
+    def reloaded(self, query: str) -> Answer | Later:
+        """How the reload ends that a HUP has begun, or how the latest one ended. A HUP sent before the question
+        counts: its handler has run by the time that the question can be read, so it only has to be taken first."""
+        supervisor = self.supervisor
+        supervisor.on_signal()
+        if supervisor.stopping:
+            return Answer(409, "the service is stopping\n")
+        if supervisor.next is None:
+            current = supervisor.current
+            if supervisor.reload.trouble or current is None:
+                return Answer(409, (supervisor.reload.trouble or self.unready()) + "\n")
+            return Answer(200, f"generation {current.number} serves\n")
+        later = Later()
+        waiting = supervisor.reload.watchers if supervisor.reload.asked else supervisor.next.watchers
+        waiting.append(outcome(later))
+        return later
+
+    def stop(self, query: str) -> Answer:
+        self.supervisor.stop("ctl")
+        return Answer(202, "stopping\n")
+
+    def restart(self, query: str) -> Answer:
+        """Stop, and start again by the same command."""
+        supervisor = self.supervisor
+        if supervisor.stopping:
+            return Answer(409, "it is stopping already\n")
+        if supervisor.notify.address or any(one.inherited for one in supervisor.listeners):
+            return Answer(409, "its starter holds its state or its sockets: restart it there (systemctl restart)\n")
+        try:
+            supervisor.reload.load()
+        except (StartError, OSError) as error:
+            return Answer(409, f"not restarted: {error}\n")
+        supervisor.stop("ctl restart")
+        supervisor.again = True
+        return Answer(202, "restarting\n")
+
+    def workers(self, query: str) -> Answer:
+        """Raise or lower the idle floor by so many."""
+        supervisor, current = self.supervisor, self.supervisor.current
+        sign, digits = query[:1], query[1:]
+        if sign not in ("+", "-") or not (digits.isascii() and digits.isdigit() and len(digits) < 6):
+            return Answer(400, "needs a number with its sign: +2 or -2\n")
+        if current is None:
+            return Answer(409, f"{self.unready()}\n")
+        before = current.board.words[FLOOR]
+        after = max(1, min(supervisor.config.max, before + int(query)))
+        for generation in supervisor.generations:
+            generation.tell(f"floor{query}")
+        note = "" if after == before + int(query) else f" (the bounds are 1 and --max {supervisor.config.max})"
+        return Answer(200, f"idle floor {before} -> {after}{note}; a reload sets it back to --idle\n")
+
+    def expire(self, now: float) -> None:
+        """Once per turn of the loop."""
+        self.made.clear()
+        for desk in self.desks:
+            desk.expire(now)
+
+    def close(self) -> None:
+        for desk in self.desks:
+            desk.close()
+
+
+def outcome(later: Later) -> "Watcher":
+    """Answers somebody who waits for the end of a reload."""
+
+    def ended(worked: bool, text: str) -> None:
+        later.answer(Answer(200 if worked else 409, text + "\n"))
+
+    return ended
+
+
+def shown(generation: "Generation", now: float) -> dict[str, Any]:
+    """A generation as plain data."""
+    board = generation.board
+    slots = sorted(board.slots(), key=lambda slot: slot.since or float("inf"))
+    return {
+        "number": generation.number,
+        "server_pid": generation.pid,
+        "phase": scoreboard.PHASES[board.words[scoreboard.PHASE]],
+        "age_seconds": round(now - generation.born, 3),
+        "requests": sum(board.latency()),
+        "errors": board.total(scoreboard.ERRORS),
+        "accepted": board.total(scoreboard.ACCEPTED),
+        "handed_over": board.total(scoreboard.HANDED),
+        "connections": board.total(scoreboard.CONNECTIONS),
+        "unlisted": max(0, len(slots) - SHOWN),
+        "workers": [
+            {
+                "slot": slot.number,
+                "pid": slot.pid,
+                "state": scoreboard.STATES[slot.state],
+                "connections": slot.connections,
+                "requests": slot.requests,
+                "errors": slot.errors,
+                "accepted": slot.accepted,
+                "received_bytes": slot.received,
+                "sent_bytes": slot.sent,
+                "request_seconds": age(slot.since, now),
+                "threads": [
+                    {"id": number, "state": "busy" if since else "idle", "request_seconds": age(since, now)}
+                    for number, since in threads_of(generation, slot)
+                ],
+            }
+            for slot in slots[:SHOWN]
+        ],
+    }
+
+
+def threads_of(generation: "Generation", slot: Slot) -> list[tuple[int, int]]:
+    rows = generation.board.shown_threads(slot.number)
+    return sorted(rows, key=lambda row: row[1] or float("inf"))[:SHOWN]
+
+
+def age(since: int, now: float) -> float | None:
+    """For how long the current request has run; None when there is none, or not for long."""
+    return round(max(0.0, now - since / 1000), 3) if since else None
+
+
+def waiting(listener: Listener) -> int:
+    """Connections in the kernel's accept queue; 0 where it does not tell. tcp(7): of a listening socket, tcpi_unacked
+    (bytes 24 to 27 of struct tcp_info) is that number."""
+    if sys.platform != "linux" or listener.socket.family == socket.AF_UNIX:
+        return 0
+    try:
+        return int(struct.unpack_from("I", listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 24)[0])
+    except OSError:  # it is closed already: we are stopping
+        return 0

@@ -1,0 +1,87 @@
+"""The threaded pool: worker threads that share memory, in one host process or a few (--processes)."""
+
+import faulthandler
+import os
+import signal
+import threading
+
+from ..config.errors import OK, SOFTWARE
+from ..config.settings import Config
+from ..ipc import scoreboard, signals
+from ..ipc.crash_throttle import Throttle
+from ..log import records
+from ..log.records import log
+from ..process.handlers_module import STACK
+from ..process.member import Context
+from .thread_pool import Threads
+
+NAME = "threaded"
+MEMORY = STACK  # bytes that a thread may fill at least
+# glibc makes an arena per thread up to 8 per processor; they fragment, and each reserves 64 MiB of address space.
+MALLOPT_ARENA_MAX = -8
+
+
+def bounds(config: Config) -> tuple[int, int]:
+    """Fewest and most host processes: their number is fixed, the threads in them grow and shrink."""
+    return config.processes, config.processes
+
+
+def slots(config: Config) -> int:
+    """Slots of the scoreboard: one per host, and one each for a successor."""
+    return 2 * config.processes + 2
+
+
+def floor(config: Config, wanted: int) -> int:
+    """Host processes, however many threads are wanted."""
+    return config.processes
+
+
+def rows(config: Config) -> int:
+    """Threads of a host that the scoreboard shows one by one: all, unless they are very many."""
+    return min(256, config.max + 2)
+
+
+def prepare() -> None:
+    """In the server, before any thread is there and while every file can be read: one malloc arena, so that with ten
+    thousand threads the virtual size stays that of their stacks. glibc only; children inherit it."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(MALLOPT_ARENA_MAX, 1)
+    except (ImportError, OSError, AttributeError) as error:  # no ctypes, or not glibc: others have no such arenas
+        log.debug("malloc's arenas are not limited: %s", error)
+
+
+def run(context: Context, slot: int) -> int:
+    """A host's life, from the fork to its exit status. Its main thread watches; user code runs in the others."""
+    config = context.config
+    context.board.mine = context.board.base(slot)
+    context.board.words[context.board.mine + scoreboard.PID] = os.getpid()
+    wakeup = signals.Wakeup(signals.MEMBER)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    records.setup("host", config)
+    records.channel.count_in(context.board.words, context.board.mine + scoreboard.DROPPED)
+    faulthandler.enable(all_threads=True)
+    threading.stack_size(context.stack_size)
+    hosts = config.processes
+    # -n and -m are totals over all hosts.
+    floor, ceiling = max(1, config.idle // hosts), max(1, config.max // hosts)
+    throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
+    threads = Threads(context.handlers, floor, ceiling, throttle)
+
+    def hopeless() -> None:
+        log.critical("no thread can work: this host ends")
+        os._exit(SOFTWARE)
+
+    def exchange() -> None:
+        """Show the threads on the scoreboard, and take over how many are wanted idle."""
+        workers = [one for one in list(threads.all.values()) if one.working >= 0]
+        rows = [(one.native_id or 0, int(one.working * 1000)) for one in workers]
+        context.board.show_threads(slot, rows, sum(since > 0 for _, since in rows), len(threads.waiting))
+        threads.floor = max(1, context.board.words[scoreboard.FLOOR] // hosts)
+
+    threads.on_tick = exchange
+    threads.on_hopeless = hopeless
+    good = context.service.engine.work(context, slot, threads, wakeup)
+    threads.stop(5.0)
+    return OK if good else SOFTWARE

@@ -1,0 +1,1 @@
+"""The process tree: a supervisor, its generations, and the server of each with its members."""

@@ -1,0 +1,141 @@
+"""The user's code, as the server meets it: `handlers.py` imported afresh, what its init() gets, how it fails."""
+
+import importlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from ..config.errors import StartError
+from ..config.service import Service
+from ..config.settings import Config
+from ..ipc.scoreboard import Scoreboard
+from ..log.records import log
+from ..system.listeners import Listener
+from ..system.privileges import Identity
+from .metrics import Counter, Gauge, Registry
+
+FUNCTIONS = ("init", "exit", "worker_init", "worker_exit", "health")  # all optional
+STACK = 256 * 1024  # bytes; at 128 KiB json.loads of 900 nested lists kills the process
+
+
+class Server:
+    """What `init(server)` and `exit(server)` get. Attributes are for reading; the set_… functions change things."""
+
+    def __init__(
+        self, service: Service, config: Config, listeners: list[Listener], identity: Identity, board: Scoreboard,
+        tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._tell = tell  # the supervisor
+        self.config_file = config.config  # path of --config, "" without
+        self.config = config.file  # the file, parsed: your tables are in here
+        self.root_dir = os.getcwd()
+        self.interface = config.interface
+        self.port = next((p for p in (port_of(one) for one in listeners) if p), 0)
+        self.user = identity.name or str(identity.uid)
+        self.group = str(identity.gid)
+        self.name = config.name
+        self.version = service.version
+        self.periodic: list[list[Any]] = []  # [function, seconds, due]
+        self.stack_size = STACK
+        self.in_init = False
+        self.metrics = Registry(board)
+
+    def counter(self, name: str, text: str) -> Counter:
+        """A counter that all workers share, shown by /metrics and /status: keep it in a global and call its `add` in
+        handlers. Only in init(). Raises RuntimeError elsewhere, ValueError for a bad name or a second one of it."""
+        return Counter(self.metrics.board, self.declare("counter", name, text))
+
+    def gauge(self, name: str, text: str) -> Gauge:
+        """A number that goes up and down (`add`, `set`), else like `counter`."""
+        return Gauge(self.metrics.board, self.declare("gauge", name, text))
+
+    def declare(self, kind: str, name: str, text: str) -> int:
+        if not self.in_init:
+            raise RuntimeError(f"{kind} {name!r}: metrics are declared in init(), before the workers start")
+        return self.metrics.declare(kind, name, text)
+
+    def set_periodic(self, function: Callable[[], Any], seconds: float) -> None:
+        """Call `function` every so many seconds, in the server process. Raises ValueError below 0.1."""
+        if not seconds >= 0.1:
+            raise ValueError(f"set_periodic needs at least 0.1 seconds, not {seconds!r}")
+        self.periodic.append([function, seconds, time.monotonic() + seconds])
+
+    def set_stack_size(self, size: int) -> None:
+        """Bytes of stack for each thread of the threaded pool; the prefork pool takes it and needs it not. Only in
+        init(). Below 256 KiB hostile nested input can crash the process. Raises RuntimeError elsewhere, ValueError
+        for what the platform refuses."""
+        if not self.in_init:
+            raise RuntimeError("set_stack_size() works in init() only: threads that run have their stack")
+        try:
+            threading.stack_size(size)
+            probe = threading.Thread(target=int)
+            probe.start()  # only this shows whether there is so much memory
+            probe.join()
+        except (ValueError, OverflowError, RuntimeError) as error:
+            raise ValueError(f"set_stack_size({size}): {error}; at least 32768 and a multiple of 4096") from None
+        finally:
+            threading.stack_size(0)
+        self.stack_size = size
+
+    def set_name(self, name: str) -> None:
+        """The name that syslog has from now on, and as long as this generation serves (libserver's ident); the pidfile
+        keeps that of --name. Raises ValueError for a name that is empty or has control characters."""
+        if not name or not name.isprintable():
+            raise ValueError(f"set_name needs a text without control characters, not {name!r}")
+        self.name = name
+        self._tell(f"name {name}")
+
+
+def port_of(listener: Listener) -> int:
+    where = listener.socket.getsockname()
+    return int(where[1]) if isinstance(where, tuple) else 0
+
+
+def load_handlers(service: Service) -> ModuleType:
+    """Import the user's module afresh. Raises StartError (70) after logging the traceback."""
+    sys.dont_write_bytecode = True  # a stale file would hide an edit within the same second (pyc stores seconds)
+    importlib.invalidate_caches()
+    name = service.package + ".handlers"
+    try:
+        module = importlib.import_module(name)
+    except BaseException as error:
+        log.error("importing %s failed", name, exc_info=trimmed(error))
+        raise StartError(f"{name} cannot be imported: {described(error)}; see the traceback") from None
+    for function in FUNCTIONS:
+        if not callable(getattr(module, function, len)):
+            raise StartError(f"{function} in handlers.py is no function: rename it, or write `def {function}(...)`")
+    service.protocol.check(module)
+    return module
+
+
+def call(handlers: ModuleType, name: str, *arguments: Any) -> Any:
+    """Call one of the user's optional functions. Raises StartError (70) after logging its traceback."""
+    function = getattr(handlers, name, None)
+    if function is None:
+        return None
+    try:
+        return function(*arguments)
+    except BaseException as error:
+        log.error("%s() failed", name, exc_info=trimmed(error))
+        raise StartError(f"{name}() in handlers.py failed: {described(error)}; see the traceback") from None
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line."""
+    text = str(error).replace("\n", " ")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def trimmed(error: BaseException) -> BaseException:
+    """The same exception, its traceback without the frames of the runtime and of the import machinery."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not (file.startswith("<frozen importlib") or os.sep + "importlib" + os.sep in file or file == __file__):
+            break
+        trace = trace.tb_next
+    return error.with_traceback(trace)

@@ -1,0 +1,393 @@
+"""The server: one process per generation, always single-threaded. It imports the handlers, runs init(), gives up
+root, forks the pool's members and replaces them, and runs periodic functions and health().
+
+It talks to the supervisor over one socket: a line each way is a command or a report, end-of-file means that the
+other side is gone.
+"""
+
+import faulthandler
+import gc
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import NoReturn
+
+from ..config.errors import OK, SOFTWARE, StartError
+from ..config.service import Service
+from ..config.settings import Config
+from ..ipc import scoreboard, signals
+from ..ipc.crash_throttle import Throttle
+from ..ipc.scoreboard import Scoreboard
+from ..log import records
+from ..log.records import log
+from ..system.daemonize import enter
+from ..system.listeners import Listener
+from ..system.privileges import Identity
+from . import pool_size
+from .handlers_module import Server, call, described, load_handlers
+from .member import Context, Member
+from .recycling import Upkeep
+
+TICK = 1.0  # seconds between looks at sizes, health and periodic functions
+BEAT = 0.4  # seconds between signs of life
+LAST_WORDS = 5.0  # seconds that exit() may take
+
+
+class ServerProcess:
+    """The server's work; `run` never returns."""
+
+    def __init__(
+        self,
+        service: Service,
+        config: Config,
+        board: Scoreboard,
+        listeners: list[Listener],
+        channel: socket.socket,
+        identity: Identity,
+    ) -> None:
+        self.service = service
+        self.config = config
+        self.board = board
+        self.listeners = listeners
+        self.channel = channel
+        self.identity = identity
+        self.members: dict[int, Member] = {}
+        self.upkeep = Upkeep(self)
+        self.short = False  # no process could be made
+        self.throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
+        self.ready = False
+        self.stopping = False
+        self.deadline = float("inf")  # when members still there are killed
+        self.not_before = 0.0  # the throttle: no member is started earlier
+        self.history: list[int] = []
+        self.next_tick = time.monotonic() + TICK
+        self.floor = service.pool.bounds(config)[0]
+        board.words[scoreboard.FLOOR] = config.idle
+
+    # ---- set-up ------------------------------------------------------------------------------------------------
+
+    def run(self) -> NoReturn:
+        """From fork to exit."""
+        status = SOFTWARE
+        try:
+            self.set_up()
+            self.work()
+            status = self.leave()
+        except StartError as error:
+            self.report(f"failed {error.status} {error.message}")
+            status = error.status
+            self.kill_all(signal.SIGKILL)
+            if self.ready:
+                self.leave()
+        except BaseException as error:
+            log.critical("the server failed", exc_info=True)
+            self.report(f"failed {SOFTWARE} the server failed: {described(error)}")
+            self.kill_all(signal.SIGKILL)
+        finally:
+            flush()
+            os._exit(status)
+
+    def set_up(self) -> None:
+        self.wakeup = signals.Wakeup(signals.MEMBER)
+        records.setup("server", self.config)
+        records.channel.count_in(self.board.words, scoreboard.DROPPED)
+        faulthandler.enable()
+        enter(self.config)
+        self.service.pool.prepare()
+        self.handlers = load_handlers(self.service)
+        self.server = Server(self.service, self.config, self.listeners, self.identity, self.board, self.report)
+        self.server.in_init = True
+        call(self.handlers, "init", self.server)
+        self.server.in_init = False
+        left = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+        if left:
+            raise StartError(
+                f"init() left threads running ({', '.join(left)}), which no worker would have after the fork;"
+                " start them in worker_init()"
+            )
+        for listener in self.listeners:
+            if not listener.listening:
+                listener.listen(self.config.backlog)
+        self.report("listening")
+        self.identity.become()
+        self.parent, self.parent_writer = os.pipe()
+        self.nudge, self.nudge_writer = os.pipe()
+        os.set_blocking(self.nudge, False)
+        os.set_blocking(self.nudge_writer, False)
+        self.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for end in self.pair:
+            end.setblocking(False)
+        self.selector = selectors.DefaultSelector()
+        self.channel.setblocking(False)
+        for fd, action in (
+            (self.wakeup.fileno(), self.on_signal),
+            (self.nudge, self.on_nudge),
+            (self.channel.fileno(), self.on_command),
+        ):
+            self.selector.register(fd, selectors.EVENT_READ, action)
+        self.check_health()
+        gc.collect()
+        gc.freeze()  # workers share what is here now; a collection would copy it page by page
+        self.resize()
+
+    def report(self, line: str) -> None:
+        """Tell the supervisor."""
+        try:
+            self.channel.setblocking(True)
+            self.channel.sendall(line.replace("\n", " ").encode() + b"\n")
+            self.channel.setblocking(False)
+        except OSError:
+            log.info("nobody hears: %s", line)  # the supervisor is gone; end-of-file tells the loop
+
+    # ---- the loop ----------------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Until the last member has left after a stop."""
+        while not (self.stopping and not self.members):
+            now = time.monotonic()
+            self.board.words[scoreboard.BEAT] = int(now * 1000)
+            due = min(self.next_tick, self.deadline, self.not_before if self.not_before > now else self.next_tick)
+            for key, _ in self.selector.select(max(0.0, min(due - now, BEAT))):
+                key.data()
+            now = time.monotonic()
+            if now >= self.next_tick:
+                self.tick(now)
+            if now >= self.deadline:
+                self.deadline = float("inf")
+                log.warning("drain took longer than --drain-timeout: %d workers are killed", len(self.members))
+                self.kill_all(signal.SIGKILL)
+            if 0 < self.not_before <= now:
+                self.not_before = 0.0
+                self.resize()
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        self.next_tick = now + TICK
+        for entry in self.server.periodic:
+            if now >= entry[2]:
+                entry[2] = now + entry[1]
+                try:
+                    entry[0]()
+                except Exception:
+                    log.exception("periodic function %s failed", getattr(entry[0], "__name__", entry[0]))
+        self.check_health()
+        self.upkeep.check(now)
+        self.upkeep.measure(now)
+        self.history = [*self.history[1 - pool_size.CALM :], self.tally()[0]]
+        self.resize()
+
+    def check_health(self) -> None:
+        """health() says whether the service can do its work; the supervisor answers probes with it."""
+        function = getattr(self.handlers, "health", None)
+        healthy = True
+        if function is not None:
+            try:
+                healthy = function() is not False
+            except Exception:
+                log.exception("health() failed")
+                healthy = False
+        self.board.words[scoreboard.HEALTH] = int(healthy)
+
+    def on_signal(self) -> None:
+        for action in self.wakeup.take():
+            if action == "reap":
+                self.reap()
+            elif action == "drain":
+                self.drain()
+
+    def on_nudge(self) -> None:
+        os.read(self.nudge, 4096)
+        if not self.ready and any(s in (scoreboard.IDLE, scoreboard.BUSY) for s in self.board.states):
+            self.ready = True
+            self.report("ready")
+        self.resize()
+
+    def on_command(self) -> None:
+        data = self.channel.recv(4096)
+        if not data:
+            log.warning("the supervisor is gone: finishing what is in flight")
+            self.selector.unregister(self.channel.fileno())
+            self.drain()
+        for command in data.decode().split():
+            if command in ("drain", "yield"):
+                self.drain(scoreboard.DRAIN if command == "drain" else scoreboard.REPLACED)
+            elif command == "halt":
+                self.halt()
+            elif command.startswith("floor"):
+                self.steer(int(command.removeprefix("floor")))
+
+    def steer(self, change: int) -> None:
+        """TTIN, TTOU and `ctl workers`: keep more or fewer workers idle, until the next reload."""
+        wanted = max(1, min(self.config.max, self.board.words[scoreboard.FLOOR] + change))
+        self.board.words[scoreboard.FLOOR] = wanted
+        self.floor = self.service.pool.floor(self.config, wanted)
+        log.info("idle floor is now %d", wanted)
+        for member in self.members.values():
+            member.kill(signal.SIGURG)  # hosts look at the board; it wakes a loop and does nothing else
+        self.resize()
+
+    # ---- members -----------------------------------------------------------------------------------------------
+
+    def tally(self) -> tuple[int, int, int]:
+        """How many members are idle, busy and starting; those asked to leave count no more."""
+        states = [self.board.states[m.slot] for m in self.members.values() if not m.leaving]
+        return states.count(scoreboard.IDLE), states.count(scoreboard.BUSY), states.count(scoreboard.STARTING)
+
+    def resize(self) -> None:
+        """Start or retire members as the sizing policy says."""
+        if self.stopping or self.not_before:
+            return
+        idle, busy, starting = self.tally()
+        ceiling = self.service.pool.bounds(self.config)[1]
+        change = pool_size.change(idle, busy, starting, self.floor, ceiling, self.history)
+        for _ in range(change):
+            if self.start() is None:
+                break
+        if change < 0:
+            self.history.clear()
+            spare = [m for m in self.members.values() if not m.leaving]
+            spare.sort(key=lambda m: (self.board.states[m.slot] != scoreboard.IDLE, self.board.connections[m.slot]))
+            for member in spare[:-change]:
+                member.leave()
+        self.upkeep.recycle()
+
+    def start(self) -> Member | None:
+        """Fork one member; None when that cannot be done now."""
+        slot = self.board.take()
+        if slot is None:
+            return None  # those that leave still hold theirs; the next tick tries again
+        context = Context(
+            self.service, self.config, self.board, self.handlers, self.listeners, self.pair, self.parent,
+            self.nudge_writer, self.server.stack_size,
+        )  # fmt: skip
+        try:
+            with signals.blocked():
+                pid = os.fork()
+                if not pid:
+                    self.member_main(context, slot)
+        except OSError as error:
+            self.board.release(slot)
+            if not self.short:
+                log.error("cannot start a worker: fork: %s; trying again every second", error.strerror)
+            self.short = True
+            self.wait(1.0)
+            return None
+        if self.short:
+            self.short = False
+            log.info("workers can be started again")
+        self.board.words[self.board.base(slot) + scoreboard.PID] = pid
+        member = self.members[pid] = Member(pid, slot, self.board)
+        return member
+
+    def wait(self, seconds: float) -> None:
+        """Start no member for a while."""
+        self.not_before = time.monotonic() + seconds
+        self.board.words[scoreboard.RETRY] = int(self.not_before * 1000)
+
+    def member_main(self, context: Context, slot: int) -> NoReturn:
+        """The child's side of the fork."""
+        status = SOFTWARE
+        try:
+            self.selector.close()
+            self.channel.close()
+            self.wakeup.close()
+            os.close(self.parent_writer)
+            os.close(self.nudge)
+            status = self.service.pool.run(context, slot)
+            self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be somebody else's
+        except BaseException:
+            log.critical("a worker failed", exc_info=True)
+        finally:
+            flush()
+            os._exit(status)
+
+    def reap(self) -> None:
+        """Collect our own children, and no others: user code may have started some."""
+        for member in list(self.members.values()):
+            while member.pid in self.members:
+                try:
+                    pid, status = os.waitpid(member.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+                except ChildProcessError:  # user code waited for everything
+                    pid, status = member.pid, 0
+                if not pid:
+                    break
+                if os.WIFSTOPPED(status):
+                    self.upkeep.stopped(member, os.WSTOPSIG(status))
+                elif os.WIFCONTINUED(status):
+                    self.upkeep.continued(member)
+                else:
+                    self.gone(member, status)
+        self.resize()
+
+    def gone(self, member: Member, status: int) -> None:
+        """A member has ended."""
+        del self.members[member.pid]
+        state = self.board.states[member.slot]
+        self.board.release(member.slot)
+        # One that ends well by itself was sent away by somebody else; but not before it has begun to work.
+        if self.stopping or member.leaving or (status == 0 and state != scoreboard.STARTING):
+            return
+        life = time.monotonic() - member.born
+        log.error("worker %d ended with %s after %.1f s; replacing it", member.pid, signals.name(status), life)
+        delay = self.throttle.died(life)
+        self.board.words[scoreboard.CRASHES] = self.throttle.crashes
+        if delay is None:
+            raise StartError(f"{self.throttle.crashes} workers have died (--restart-max): giving up")
+        if not self.ready and self.throttle.hopeless:
+            where = "worker_init()" if state == scoreboard.STARTING else "its start"
+            raise StartError(f"no worker came through {where} in {self.throttle.fast} attempts; see the log above")
+        if delay:
+            log.warning("workers die too fast: the next one starts in %.1f s", delay)
+            self.wait(delay)
+
+    def kill_all(self, number: signal.Signals) -> None:
+        for member in self.members.values():
+            member.kill(number)
+
+    # ---- the end -----------------------------------------------------------------------------------------------
+
+    def drain(self, phase: int = scoreboard.DRAIN) -> None:
+        """No more connections; members leave when theirs are done, at --drain-timeout at the latest. After a reload
+        that keeps the listeners (REPLACED), what waits in their queue is the next generation's."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self.board.words[scoreboard.PHASE] = phase
+        if self.config.drain_timeout:
+            self.deadline = time.monotonic() + self.config.drain_timeout
+        for listener in self.listeners:
+            listener.socket.close()
+        self.kill_all(signal.SIGTERM)
+
+    def halt(self) -> None:
+        """End the members now."""
+        self.drain()
+        self.kill_all(signal.SIGKILL)
+
+    def leave(self) -> int:
+        """exit(), for at most LAST_WORDS seconds."""
+        faulthandler.dump_traceback_later(LAST_WORDS, exit=True)
+        function = getattr(self.handlers, "exit", None)
+        status = OK
+        if function is not None:
+            try:
+                function(self.server)
+            except BaseException:
+                log.exception("exit() failed")
+        faulthandler.cancel_dump_traceback_later()
+        return status
+
+
+def flush() -> None:
+    """What os._exit would lose."""
+    for lines in records.printed:
+        lines.finish()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue

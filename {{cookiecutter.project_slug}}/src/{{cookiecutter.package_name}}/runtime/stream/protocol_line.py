@@ -1,0 +1,39 @@
+"""The line protocol: `service_line(line, stream)` is called once per line, as helloserver did."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+from ..config.errors import StartError
+from ..config.settings import Config
+from .stream import LineTooLongError, Stream, bare
+
+NAME = "line"
+TOO_LONG = b"line too long\r\n"
+
+
+def check(handlers: ModuleType) -> None:
+    """Does the user's module define what is served? Raises StartError (70)."""
+    if not callable(getattr(handlers, "service_line", None)):
+        raise StartError("handlers.py defines no service_line(line, stream): it is what answers a line")
+
+
+def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
+    """What is run for each connection: read lines (ended by CRLF or LF, at most --max-line bytes), pass each on
+    without its end, send what comes back. An over-long line is answered and the connection closed."""
+
+    def serve(stream: Stream) -> None:
+        while not stream.closed:
+            try:
+                line = stream.readline(config.max_line)
+            except LineTooLongError:
+                stream.write(TOO_LONG)
+                return
+            if not line:
+                return
+            answer = handlers.service_line(bare(line), stream)
+            if isinstance(answer, str):
+                answer = answer.encode()
+            if answer:
+                stream.write(answer)
+
+    return serve

@@ -1,0 +1,22 @@
+"""The stream protocol: `service_connection(stream)` is called once per connection."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+from ..config.errors import StartError
+from ..config.settings import Config
+from .stream import Stream
+
+NAME = "stream"
+
+
+def check(handlers: ModuleType) -> None:
+    """Does the user's module define what is served? Raises StartError (70)."""
+    if not callable(getattr(handlers, "service_connection", None)):
+        raise StartError("handlers.py defines no service_connection(stream): it is what serves a connection")
+
+
+def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
+    """What is run for each connection."""
+    found: Callable[[Stream], None] = handlers.service_connection
+    return found

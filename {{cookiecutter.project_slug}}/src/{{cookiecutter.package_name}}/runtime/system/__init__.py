@@ -1,0 +1,1 @@
+"""What the operating system offers a daemon: privileges, pidfile, sockets, control groups, the service manager."""

@@ -1,0 +1,104 @@
+"""Control groups: how much CPU time and memory the service may use, and how much memory it uses.
+
+Source: cgroups(7); of version 2 the kernel's cgroup-v2.rst (cpu.max, memory.max, memory.current), of version 1 its
+sched-bwc.rst (cpu.cfs_*) and memory.rst (memory.*_in_bytes). A container sees its own group at the root of the mount, a
+unit of systemd is some directories below it: each group from ours up to the root counts, and the tightest decides.
+Where there are no control groups nothing is limited.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..log.records import log
+
+if TYPE_CHECKING:
+    from ..config.service import Service
+    from ..config.settings import Config
+
+
+ROOT = "/"  # a test has another one
+NO_LIMIT = 2**60  # version 1 says «none» as the largest multiple of a page
+SPARE = 10  # the tenth of the limit that workers are not counted on: requests in flight, the kernel's own
+MIB = 2**20
+
+
+def groups(controller: str) -> Iterator[str]:
+    """Directories of the control groups that we are in, ours first. A hierarchy of version 1 goes first: a controller
+    is in one or the other."""
+    paths: dict[str, str] = {}
+    for line in read(os.path.join(ROOT, "proc/self"), "cgroup").splitlines():
+        names, _, path = line.partition(":")[2].partition(":")
+        paths.update(dict.fromkeys(names.split(","), path))
+    base = os.path.join(ROOT, "sys/fs/cgroup", controller if controller in paths else "").rstrip("/")
+    path = os.path.normpath("/" + paths.get(controller, paths.get("", "/")).lstrip("/"))
+    while path != "/":
+        yield base + path
+        path = os.path.dirname(path)
+    yield base
+
+
+def read(directory: str, name: str) -> str:
+    """What a file says; "" when it is not there."""
+    try:
+        with open(os.path.join(directory, name)) as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def cpu_quota() -> float:
+    """Processors that our groups may keep busy, such as 0.5; infinite without a quota."""
+    found = math.inf
+    for directory in groups("cpu"):
+        text = read(directory, "cpu.max") or " ".join(read(directory, f"cpu.cfs_{n}_us") for n in ("quota", "period"))
+        quota, _, period = text.strip().partition(" ")
+        if quota.strip().isdigit() and period.strip().isdigit() and int(period):
+            found = min(found, int(quota) / int(period))
+    return found
+
+
+def cpus() -> int:
+    """Processors worth a process each: those that we may run on, and no more than the quota, rounded up."""
+    number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(number, cpu_quota())))
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of the tightest memory limit, and bytes that its group uses and the kernel cannot simply drop (files that
+    nobody has read lately do not count); (0, 0) without a limit."""
+    tightest, place = NO_LIMIT, ""
+    for directory in groups("memory"):
+        text = (read(directory, "memory.max") or read(directory, "memory.limit_in_bytes")).strip()
+        if text.isdigit() and int(text) < tightest:
+            tightest, place = int(text), directory
+    used = (read(place, "memory.current") or read(place, "memory.usage_in_bytes")).strip() if place else ""
+    if not used.isdigit():
+        return (tightest, 0) if place else (0, 0)
+    facts = dict(line.split(" ", 1) for line in read(place, "memory.stat").splitlines() if " " in line)
+    idle = facts.get(
+        "total_inactive_file", facts.get("inactive_file", "0")
+    )  # version 1 has both: with, without children
+    return tightest, max(0, int(used) - int(idle))
+
+
+def fit(service: "Service", config: "Config", resident: int) -> None:
+    """Lower --max to the workers that the memory limit has room for, beside the `resident` bytes of the service itself,
+    and say in one line which limits there are."""
+    limit, quota = memory()[0], cpu_quota()
+    said = [f"{quota:g} CPUs"] if quota < math.inf else []
+    lowered = False
+    if limit:
+        said.append(f"{limit / MIB:g} MiB of memory")
+        room = max(1, (limit - limit // SPARE - resident) // service.pool.MEMORY)
+        lowered = room < config.max
+        if lowered:
+            said.append(f"-m (max) is lowered from {config.max} to {room}")
+            config.max, config.idle = room, min(config.idle, room)
+    if not said:
+        return
+    if service.pool_name == "threaded":
+        said.append(f"--processes is {config.processes}")
+    asked = lowered and config.source["max"] != "default"
+    (log.warning if asked else log.info)("limits of the control group: %s", ", ".join(said))

@@ -1,0 +1,78 @@
+"""Becoming a daemon: the startup process, detaching, the pidfile, and giving up root."""
+
+import os
+import resource
+import sys
+from collections.abc import Collection, Iterable
+
+from ..config.errors import CONFIG, OK, USAGE, StartError
+from ..config.settings import Config
+from ..log.records import log
+from .launcher import ReadyPipe, wait_for_verdict
+
+MOST = 65536  # descriptors looked at
+
+
+def detach(timeout: float, name: str) -> ReadyPipe:
+    """Fork twice, leave the session, and return in the new supervisor. The startup process never returns.
+
+    `timeout` (seconds, 0 = none) is the supervisor's own limit for its start; the startup process waits a little
+    longer, so that the supervisor's message wins unless it stands still. See daemon(7) and the Unix FAQ, 1.7.
+    """
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork():
+        os.close(writer)
+        wait_for_verdict(reader, timeout + 5 if timeout else None, name)
+    os.close(reader)
+    os.setsid()
+    if os.fork():
+        os._exit(OK)  # the session's leader leaves: no terminal can ever become ours
+    os.umask(0o022)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.close(null)
+    os.set_blocking(writer, False)
+    return ReadyPipe(writer)
+
+
+def close_inherited(keep: Collection[int]) -> None:
+    """Close descriptors that the starter left open (3 and above), except `keep`: it was an accident, and they would
+    hold its files, pipes and locks. What this process has opened itself is not inheritable (PEP 446), so it stays."""
+    for descriptor in open_descriptors():
+        try:
+            if descriptor > 2 and descriptor not in keep and os.get_inheritable(descriptor):
+                os.close(descriptor)
+        except OSError:
+            continue  # not open
+
+
+def open_descriptors() -> Iterable[int]:
+    """Those of this process, and perhaps some that are not open. Where nobody lists them, all that can be: 10 ms."""
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]  # proc(5), of Linux
+    except OSError:
+        return range(min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], MOST))
+
+
+def raise_limit() -> None:
+    """As many descriptors as we may have: a connection is one, and the usual soft limit of 1024 is for select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as error:  # macOS says «unlimited» and means fewer
+            log.info("the limit of open files stays %d: %s", soft, error)
+
+
+def enter(config: Config) -> None:
+    """Go to --root. Raises StartError: 2 when the flag is wrong, 78 elsewhere."""
+    if config.root:
+        try:
+            os.chdir(config.root)
+        except OSError as error:
+            raise StartError(
+                f"--root (-r) {config.root}: cannot go there: {error.strerror}",
+                USAGE if config.source["root"] == "flag" else CONFIG,
+            ) from None

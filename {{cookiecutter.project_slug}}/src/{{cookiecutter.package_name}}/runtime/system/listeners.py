@@ -1,0 +1,262 @@
+"""Listening sockets: parse an address, bind it, listen, and clean up after UNIX-domain ones."""
+
+import errno
+import os
+import socket
+import stat
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..config.errors import NOPERM, UNAVAILABLE, USAGE, StartError
+
+EVERYWHERE = {"::", "0.0.0.0"}
+HANDSHAKE = 0.05  # seconds that handshakes under way get to end: more than a round trip within a region
+
+# Linux: bind to an interface by number (socket(7) knows it by name). The socket module has no name for it before 3.13.
+SO_BINDTOIFINDEX = 62
+NO_INTERFACE = 0x7FFFFFFF
+
+
+class Listener:
+    """One bound socket. The supervisor binds it; the first generation's server makes it listen."""
+
+    def __init__(self, address: str, sock: socket.socket, path: str = "", inherited: bool = False) -> None:
+        self.address = address  # as configured: tells whether a reload changed it
+        self.socket = sock
+        self.path = path
+        self.temporary = ""  # where a UNIX socket is bound until it listens
+        self.inode = 0
+        self.inherited = inherited  # it is its starter's
+        self.listening = False
+
+    def listen(self, backlog: int) -> None:
+        """Raises StartError (69): with SO_REUSEADDR, a taken port can show only here."""
+        try:
+            self.socket.listen(backlog)
+        except OSError as error:
+            raise refused(self.address, error) from None
+        if self.temporary:
+            try:
+                os.rename(self.temporary, self.path)  # from now on clients find it, and it answers
+            except OSError as error:  # such as: a stop has removed it meanwhile
+                raise refused(self.address, error) from None
+        self.listening = True
+
+    def shown(self, scheme: str) -> str:
+        """How people write it: http://127.0.0.1:1966 or unix:/run/x.sock."""
+        if self.socket.family == socket.AF_UNIX:
+            return "unix:" + (self.path or os.fsdecode(self.socket.getsockname()))
+        host, port = self.socket.getsockname()[:2]
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    def turn_away(self) -> bool:
+        """Before its end: refuse who comes from now on, while those who are at the door come into the queue and out of
+        it as ever. To close it resets what has come since the last look into the queue, and handshakes under way:
+        clients that believe to be connected. False where that cannot be helped: Linux alone can, since 5.7, by binding
+        the socket to an interface from which nothing comes. A starter's socket is for somebody else to use, later."""
+        if self.inherited:
+            return False
+        if self.path:
+            self.unlink()
+            return True
+        if not sys.platform.startswith("linux"):
+            return False
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
+        except OSError:  # older, or no Linux but something that passes for it: as elsewhere
+            return False
+        return True
+
+    def remove(self) -> None:
+        """Close it; unlink its file."""
+        self.unlink()
+        self.socket.close()
+
+    def unlink(self) -> None:
+        """Remove the socket file if it is still the one that we made. Once, and before the socket is closed: from then
+        on, another file may get its number."""
+        inode, self.inode = self.inode, 0
+        try:
+            for path in filter(None, (self.path, self.temporary)):
+                if inode and os.path.exists(path) and os.lstat(path).st_ino == inode:
+                    os.unlink(path)
+        except PermissionError:
+            return  # a directory that is not ours: a dead socket stays, the next start replaces it
+
+
+def refused(address: str, error: OSError) -> StartError:
+    """The one line for a bind or listen that failed."""
+    if error.errno == errno.EADDRINUSE:
+        return StartError(f"{address}: address in use; stop the other program or choose another port", UNAVAILABLE)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return StartError(
+            f"{address}: not permitted to listen there; choose a port above 1023, or start as root", NOPERM
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return StartError(f"{address}: this machine has no such address; see `ip address` or `ifconfig`", UNAVAILABLE)
+    return StartError(f"{address}: cannot listen there: {error.strerror}", UNAVAILABLE)
+
+
+def explained(error: StartError, address: str, ours: Sequence[Listener]) -> StartError:
+    """The same, but when it is one of our own listeners that is in the way of a new address: a reload binds the new
+    ones before it closes the old ones, so it cannot exchange :1966 for 127.0.0.1:1966."""
+    host, _, port = address.rpartition(":")
+    if "address in use" not in error.message or host.startswith("unix"):
+        return error
+    host = host.strip("[]")
+    hosts = {str(found[4][0]) for found in lookup(host, None)} if host else EVERYWHERE
+    for listener in ours:
+        if listener.address == address:
+            return StartError(f"{address}: this service is just closing it; try again in a moment", UNAVAILABLE)
+        where = listener.socket.getsockname()
+        if (
+            isinstance(where, tuple)
+            and str(where[1]) == port
+            and (hosts & EVERYWHERE or where[0] in hosts | EVERYWHERE)
+        ):
+            return StartError(
+                f"{address}: overlaps {listener.address}, where this service itself listens until the new generation"
+                " is ready: restart it, a reload cannot exchange the two",
+                UNAVAILABLE,
+            )
+    return error
+
+
+def lookup(host: str, port: int | None) -> list[tuple[Any, ...]]:
+    """The addresses to bind for a name. Raises OSError. Ascii goes as bytes: a str is encoded as an international
+    name (IDNA), and the tables for that are 3 ms and a megabyte."""
+    name = host.encode() if host.isascii() else host
+    return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+
+
+def bind(address: str, uid: int = -1, gid: int = -1) -> Listener:
+    """A bound socket for host:port, [v6]:port, :port, unix:path or fd:N. `uid` and `gid` own a UNIX socket's file."""
+    if address.startswith("unix:"):
+        return bind_unix(address, uid, gid)
+    if address.startswith("fd:"):
+        return inherit(int(address[3:]), address)
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host:
+        return bind_all(address, int(port))
+    try:
+        found = lookup(host, int(port))
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", error)
+        raise StartError(
+            f"{host!r} is no address of this machine ({reason}): give -i (or --bind) one of `ip address`", USAGE
+        ) from None
+    family, _, _, _, where = found[0]
+    return bind_inet(address, family, where, only_v6=True)
+
+
+def bind_all(address: str, port: int) -> Listener:
+    """All interfaces: one socket for IPv6 and IPv4, or IPv4 alone where there is no IPv6."""
+    if socket.has_ipv6:
+        try:
+            return bind_inet(address, socket.AF_INET6, ("::", port), only_v6=False)
+        except OSError as error:
+            if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT, errno.EINVAL):
+                raise refused(address, error) from None
+        except StartError as error:
+            if error.__cause__ is None and "no such address" not in error.message:
+                raise
+    return bind_inet(address, socket.AF_INET, ("0.0.0.0", port), only_v6=False)
+
+
+def bind_inet(address: str, family: int, where: tuple[object, ...], only_v6: bool) -> Listener:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # A restart must not wait for connections of the last life in TIME_WAIT (tcp(7), Unix socket FAQ 4.5), which
+        # inherit the option. For «any free port» it is set after the bind: with it, the kernel would also give out a
+        # port that somebody else has bound with it and does not listen on yet.
+        if where[1]:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # inherited by accepted sockets
+        # Inherited too. Without it a response waits for the client's delayed acknowledgement (Nagle): 44 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only_v6))
+        sock.bind(where)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    except OSError as error:
+        sock.close()
+        if error.errno in (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT):
+            raise
+        raise refused(address, error) from None
+    sock.setblocking(False)
+    return Listener(address, sock)
+
+
+def bind_unix(address: str, uid: int, gid: int) -> Listener:
+    """Bound under a temporary name with owner and mode 0770, renamed when it listens: it never refuses."""
+    path = address[5:]
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise refused(address, error) from None
+    if mode is not None and not stat.S_ISSOCK(mode):
+        raise StartError(f"{address}: there is a file that is no socket: move it away", UNAVAILABLE)
+    if mode is not None and answers(path):
+        raise StartError(f"{address}: address in use by a live service; stop it first", UNAVAILABLE)
+    temporary = f"{path}.{os.getpid()}"
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        sock.bind(temporary)
+        os.chmod(temporary, 0o770)
+        if os.geteuid() == 0:
+            os.chown(temporary, uid, gid)
+        inode = os.lstat(temporary).st_ino
+    except OSError as error:
+        sock.close()
+        if "too long" in str(error):
+            raise StartError(f"{address}: a UNIX socket's path has 100 bytes at most: shorten it", USAGE) from None
+        raise refused(address, error) from None
+    sock.setblocking(False)
+    listener = Listener(address, sock, path)
+    listener.temporary, listener.inode = temporary, inode
+    return listener
+
+
+def peer_of(address: Any) -> Any:
+    """(host, port); an IPv4 client of a socket for both families is shown as such."""
+    if not isinstance(address, tuple):
+        return ""
+    host = address[0]
+    return (host[7:] if host.startswith("::ffff:") and "." in host else host, address[1])
+
+
+def answers(path: str) -> bool:
+    """Does a live service listen on this UNIX socket?"""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # EAGAIN: its queue is full; EACCES: not ours to judge. Alive, in doubt
+            return True
+        return True
+
+
+def inherit(descriptor: int, address: str) -> Listener:
+    """A socket that the starter opened: fd:N or one of LISTEN_FDS."""
+    try:
+        sock = socket.socket(fileno=descriptor)
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise StartError(f"{address}: not an open socket: {error.strerror}", USAGE) from None
+    if sock.type != socket.SOCK_STREAM:
+        raise StartError(f"{address}: not a stream socket", USAGE)
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listener = Listener(address, sock, inherited=True)
+    listener.listening = bool(listening)
+    return listener

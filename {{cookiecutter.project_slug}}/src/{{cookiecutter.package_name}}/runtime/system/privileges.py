@@ -1,0 +1,79 @@
+"""Giving up root: user and groups that the service works as."""
+
+import grp
+import os
+import pwd
+
+from ..config.errors import NOPERM, USAGE, StartError
+
+
+class Identity:
+    """The user and groups that the service works as: --user and --group, looked up before anything is changed."""
+
+    def __init__(self, user: str, group: str) -> None:
+        """Raises StartError (2) for an unknown name, 77 for a change that only root may ask for."""
+        self.name = ""
+        self.uid, self.gid = os.geteuid(), os.getegid()
+        self.groups: list[int] = []
+        self.change = os.geteuid() == 0
+        if not self.change:
+            self.check_unprivileged(user, group)
+            return
+        entry = find_user(user or "nobody")
+        self.uid = int(user) if entry is None else entry.pw_uid
+        self.name = str(self.uid) if entry is None else entry.pw_name
+        if group:
+            self.gid = find_group(group)
+        elif entry is not None:
+            self.gid = entry.pw_gid
+        else:
+            raise StartError(f"--user {user}: a number without an account has no login group: add --group", USAGE)
+        # An account's supplementary groups, without those of root: os.setgroups alone would leave group 0.
+        self.groups = os.getgrouplist(self.name, self.gid) if entry is not None else [self.gid]
+
+    def check_unprivileged(self, user: str, group: str) -> None:
+        entry = find_user(user) if user else None
+        uid = self.uid if not user else int(user) if entry is None else entry.pw_uid
+        gid = find_group(group) if group else self.gid
+        if uid != self.uid or (gid != self.gid and gid not in os.getgroups()):
+            raise StartError("--user and --group need root: start as root, or as that user without them", NOPERM)
+
+    def become(self) -> None:
+        """Give up root for good, and prove it. Raises StartError (77)."""
+        if not self.change:
+            return
+        try:
+            os.setgroups(self.groups)
+            os.setresgid(self.gid, self.gid, self.gid) if hasattr(os, "setresgid") else os.setgid(self.gid)
+            os.setresuid(self.uid, self.uid, self.uid) if hasattr(os, "setresuid") else os.setuid(self.uid)
+        except OSError as error:
+            raise StartError(f"cannot become user {self.name}: {error.strerror}", NOPERM) from None
+        if os.getuid() != self.uid or os.getgid() != self.gid or set(os.getgroups()) - set(self.groups):
+            raise StartError(f"cannot become user {self.name}: the system kept other ids", NOPERM)
+        if self.uid:
+            for attempt in (os.setuid, os.seteuid, os.setgid if self.gid else os.setuid):
+                try:
+                    attempt(0)
+                except OSError:
+                    continue
+                raise StartError(f"user {self.name} could become root again: refused", NOPERM)
+
+
+def find_user(name: str) -> pwd.struct_passwd | None:
+    """The account of a name or number; None for a number without one. Raises StartError (2)."""
+    try:
+        return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+    except KeyError:
+        if name.isdigit():
+            return None
+        raise StartError(f"--user: there is no user {name!r} here; see /etc/passwd", USAGE) from None
+
+
+def find_group(name: str) -> int:
+    """The number of a group. Raises StartError (2)."""
+    if name.isdigit():
+        return int(name)
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise StartError(f"--group: there is no group {name!r} here; see /etc/group", USAGE) from None
