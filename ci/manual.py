@@ -35,7 +35,7 @@ STATUSES = {
     "NOPERM": "not permitted: a port, a directory, a user",
     "CONFIG": "wrong configuration: environment or file",
 }
-ONLY = {"": "", "http": "http", "raw": "line, stream", "line": "line", "stream": "stream"}
+ONLY = {"": "", "http": "http", "stream": "line, stream", "line": "line"}
 
 
 def runtime(module: str) -> Any:

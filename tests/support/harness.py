@@ -464,7 +464,7 @@ class Service:
 
     @property
     def pool(self) -> str:
-        return "threaded" if (self.package / "runtime" / "pool_threaded.py").exists() else "prefork"
+        return "threaded" if (self.package / "runtime" / "pool" / "threaded.py").exists() else "prefork"
 
     # files
 
