@@ -384,11 +384,11 @@ def bake(stage: Stage) -> None:
 def count_nothing(runtime: Path) -> None:
     """What the scoreboard costs shows a runtime that writes no figures of a request to it."""
     for file, counting in (
-        ("connection.py", "        loop.latency[bits if bits < BUCKETS else BUCKETS - 1] += 1\n"),
-        ("connection.py", "        loop.microseconds += took\n"),
-        ("connection.py", "            self.loop.received += len(data)\n"),
-        ("connection.py", "            loop.sent += sent\n"),
-        ("sentry.py", "        self.loop.tell()\n"),
+        ("http/connection.py", "        loop.latency[bits if bits < BUCKETS else BUCKETS - 1] += 1\n"),
+        ("http/connection.py", "        loop.microseconds += took\n"),
+        ("http/connection.py", "            self.loop.received += len(data)\n"),
+        ("http/connection.py", "            loop.sent += sent\n"),
+        ("loop/stall_monitor.py", "        self.loop.tell()\n"),
     ):
         text = (runtime / file).read_text()
         if text.count("\n" + counting) != 1:

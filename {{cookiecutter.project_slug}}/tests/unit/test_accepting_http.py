@@ -11,7 +11,7 @@ from {{ cookiecutter.package_name }}.runtime.loop.acceptor import CROWD, ENOUGH,
 from {{ cookiecutter.package_name }}.runtime.http.connection import CLOSED
 from {{ cookiecutter.package_name }}.runtime.system.listeners import bind
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
-from {{ cookiecutter.package_name }}.runtime.loop.event_loop import REST, Loop
+from {{ cookiecutter.package_name }}.runtime.loop.event_loop import REST, EventLoop
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED
 
 
@@ -102,7 +102,7 @@ def test_none_is_taken_from_a_listener_that_was_let_go_meanwhile(stack: ExitStac
 def test_whoever_holds_an_eighth_more_gives_the_others_a_moment(held: int, least: int, turn: bool) -> None:
     loop = Mock(count=held, rests=0)
     loop.board.loads = [held, least]
-    assert Loop.is_turn(loop) is turn
+    assert EventLoop.is_turn(loop) is turn
     assert loop.rest.call_args_list == ([] if turn else [((REST,),)])
 
 
@@ -110,4 +110,4 @@ def test_a_moment_comes_to_an_end() -> None:
     """A sibling may have no time."""
     loop = Mock(count=8, rests=0)
     loop.board.loads = [8, 0]
-    assert [Loop.is_turn(loop) for _ in range(7)] == [False] * 5 + [True] + [False]
+    assert [EventLoop.is_turn(loop) for _ in range(7)] == [False] * 5 + [True] + [False]

@@ -12,8 +12,8 @@ import pytest
 
 from {{ cookiecutter.package_name }}.runtime.stream import shared_epoll as door
 from {{ cookiecutter.package_name }}.runtime.system.listeners import Listener
-from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import Job, PoolThread, Threads
-from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import Throttle
+from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import Job, PoolThread, ThreadPool
+from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import CrashThrottle
 
 DEADLINE = 10.0
 pytestmark = pytest.mark.skipif(not door.AVAILABLE, reason="needs epoll; elsewhere the main thread accepts")
@@ -27,11 +27,11 @@ class House:
         self.listeners = [Listener("", sock) for sock in self.sockets]
         for sock in self.sockets:
             sock.setblocking(False)
-        self.door = door.Door(self.take)
+        self.door = door.SharedEpoll(self.take)
         self.armed = True
         self.refused = threading.Semaphore(0)
         self.accepting = 0  # threads in `take`: never two
-        self.pool = Threads(ModuleType("handlers"), floor, ceiling, Throttle(5.0, 5, 0))
+        self.pool = ThreadPool(ModuleType("handlers"), floor, ceiling, CrashThrottle(5.0, 5, 0))
         self.pool.door = self.door
         self.short = threading.Event()
         self.pool.on_short = self.short.set

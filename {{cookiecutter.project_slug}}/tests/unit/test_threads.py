@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import PoolThread, Threads
-from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import Throttle
+from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import PoolThread, ThreadPool
+from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import CrashThrottle
 
 DEADLINE = 10.0
 
@@ -32,7 +32,7 @@ class Handlers(ModuleType):
         self.left.append(worker.number)  # type: ignore[attr-defined]
 
 
-Make = Callable[[int, int], Threads]
+Make = Callable[[int, int], ThreadPool]
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def handlers() -> Handlers:
 def make(handlers: Handlers) -> Iterator[Make]:
     pools = []
 
-    def make(floor: int, ceiling: int) -> Threads:
-        pools.append(Threads(handlers, floor, ceiling, Throttle(5.0, 5, 0)))
+    def make(floor: int, ceiling: int) -> ThreadPool:
+        pools.append(ThreadPool(handlers, floor, ceiling, CrashThrottle(5.0, 5, 0)))
         return pools[-1]
 
     yield make
@@ -233,7 +233,7 @@ def test_thread_that_comes_after_it_was_forgotten(make: Make, monkeypatch: pytes
 
 
 def test_many_submitters_lose_nothing(make: Make) -> None:
-    """Threads grow, shrink, fail and wait all at once."""
+    """ThreadPool grow, shrink, fail and wait all at once."""
     pool, counted, lock = make(2, 8), [0], threading.Lock()
     finished = threading.Event()
 
@@ -250,7 +250,7 @@ def test_many_submitters_lose_nothing(make: Make) -> None:
             if number % 50 == 0:
                 pool.tick()
 
-    pool.throttle = Throttle(0.0, 10**6, 0)
+    pool.throttle = CrashThrottle(0.0, 10**6, 0)
     submitters = [threading.Thread(target=submit) for _ in range(4)]
     for one in submitters:
         one.start()

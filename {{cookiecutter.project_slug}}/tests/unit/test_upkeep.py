@@ -7,9 +7,9 @@ import pytest
 
 from {{ cookiecutter.package_name }}.runtime.process import recycling as upkeep
 from {{ cookiecutter.package_name }}.runtime.system import cgroups
-from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import WISH, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import RECYCLE_WANTED, Scoreboard
 from {{ cookiecutter.package_name }}.runtime.process.member import Member
-from {{ cookiecutter.package_name }}.runtime.process.recycling import MEASURE, Upkeep
+from {{ cookiecutter.package_name }}.runtime.process.recycling import MEASURE, Recycling
 
 MIB = 2**20
 
@@ -23,7 +23,7 @@ class Pool:
         self.board = Scoreboard(8)
         self.members: dict[int, Member] = {}
         self.config = SimpleNamespace(max_memory=max_memory)
-        self.upkeep = Upkeep(cast(Any, self))
+        self.upkeep = Recycling(cast(Any, self))
         self.now = self.upkeep.next_measure
         monkeypatch.setattr(upkeep, "resident", lambda pid: self.sizes[pid] * MIB)
         monkeypatch.setattr(cgroups, "memory", lambda: (self.limit * MIB, self.used * MIB))
@@ -36,7 +36,7 @@ class Pool:
         self.upkeep.measure(self.now)
         self.now += MEASURE
         names = list(sizes)
-        words = [self.board.base(member.slot) + WISH for member in self.members.values()]
+        words = [self.board.base(member.slot) + RECYCLE_WANTED for member in self.members.values()]
         found = [names[i] for i, word in enumerate(words) if self.board.words[word]]
         for word in words:
             self.board.words[word] = 0

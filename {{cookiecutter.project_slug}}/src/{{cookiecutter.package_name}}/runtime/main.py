@@ -12,7 +12,7 @@ from .config.options import SUBCOMMANDS
 from .config.service import Service
 from .config.settings import Config, load, refuse_windows
 from .log import file_writer, records
-from .log.pipe_reader import Relay, style_of
+from .log.pipe_reader import PipeReader, style_of
 from .log.records import channel, log
 from .process.handlers_module import load_handlers
 from .process.supervisor import Supervisor
@@ -95,7 +95,7 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     if config.log_file:
         file_writer.check(config)
     ready = None if config.foreground else detach(config.start_timeout, config.name)
-    relay = Relay(config, ready)
+    relay = PipeReader(config, ready)
     relay.begin()
     status = SOFTWARE
     try:

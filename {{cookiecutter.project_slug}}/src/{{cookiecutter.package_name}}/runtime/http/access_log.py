@@ -21,7 +21,7 @@ from .messages import Response, error_page
 from .response_head import BODILESS
 
 if TYPE_CHECKING:
-    from ..loop.event_loop import Loop
+    from ..loop.event_loop import EventLoop
 
 
 BATCH = 32768  # bytes
@@ -75,7 +75,7 @@ class Logged(Connection):
 
     __slots__ = ("address", "asked", "over", "size", "status", "unsaid")
 
-    def __init__(self, loop: "Loop", sock: Any, peer: Any, buffer: bytes = b"", served: int = 0) -> None:
+    def __init__(self, loop: "EventLoop", sock: Any, peer: Any, buffer: bytes = b"", served: int = 0) -> None:
         super().__init__(loop, sock, peer, buffer, served)
         self.address = address_of(peer)
         self.asked: Head | None = None  # the request that is answered; None: what was sent is no request

@@ -31,7 +31,7 @@ from .routes import METHODS, Handler, Route
 from .trace_context import Trace, runs_handlers
 
 if TYPE_CHECKING:
-    from ..loop.event_loop import Loop
+    from ..loop.event_loop import EventLoop
 
 
 HEAD, BODY, HANDLING, SENDING, LINGER, CLOSED = range(6)
@@ -58,7 +58,7 @@ class Connection:
         "trace",
     )  # fmt: skip
 
-    def __init__(self, loop: "Loop", sock: socket.socket, peer: Any, buffer: bytes = b"", served: int = 0) -> None:
+    def __init__(self, loop: "EventLoop", sock: socket.socket, peer: Any, buffer: bytes = b"", served: int = 0) -> None:
         self.loop = loop
         self.sock = sock
         self.fd = sock.fileno()

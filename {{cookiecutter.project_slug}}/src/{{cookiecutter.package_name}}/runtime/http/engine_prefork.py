@@ -12,11 +12,11 @@ import threading
 import time
 
 from ..ipc import scoreboard
-from ..ipc.scoreboard import LOAD, NOBODY, SINCE
-from ..ipc.signals import Wakeup
+from ..ipc.scoreboard import BUSY_SINCE, LOAD, NO_CAPACITY
+from ..ipc.signals import SignalPipe
 from ..log.records import channel, log, log_stacks
-from ..loop.event_loop import Loop, Signals
-from ..loop.stall_monitor import TIMED_OUT, Sentry
+from ..loop.event_loop import EventLoop, Signals
+from ..loop.stall_monitor import TIMED_OUT, StallMonitor
 from ..pool.worker import Worker
 from ..process.member import Context
 from .bodies import Stream
@@ -32,10 +32,10 @@ SAVING = 0.25  # seconds for siblings to take the connections of a worker that h
 SWITCH = 0.0002
 
 
-class StandIn(Sentry):
+class StandIn(StallMonitor):
     """The sentry of a prefork worker."""
 
-    def __init__(self, loop: Loop, context: Context) -> None:
+    def __init__(self, loop: EventLoop, context: Context) -> None:
         super().__init__(loop, context)
         self.crowd = select.poll()  # what the sentry polls, and the loop's own events
         self.crowd.register(self.parent, select.POLLIN)
@@ -55,16 +55,16 @@ class StandIn(Sentry):
         loop.shared = True
         usual = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH)
-        loop.words[loop.base + SINCE] = int(started * 1000)
+        loop.words[loop.base + BUSY_SINCE] = int(started * 1000)
         self.show(scoreboard.BUSY)
         crowded = False
         while True:
             with loop.baton:
                 if loop.started != started:
                     loop.shared = False
-                    loop.words[loop.base + LOAD] = NOBODY if loop.draining else loop.count
+                    loop.words[loop.base + LOAD] = NO_CAPACITY if loop.draining else loop.count
                     break
-                loop.words[loop.base + LOAD] = NOBODY
+                loop.words[loop.base + LOAD] = NO_CAPACITY
                 loop.now = time.monotonic()
                 crowded = not self.tend()
                 if loop.now >= loop.next_sweep:
@@ -76,7 +76,7 @@ class StandIn(Sentry):
                 self.wait(self.poller, CROWDED)
             else:
                 self.wait(self.crowd, max(0.001, min(0.25, left)))
-        loop.words[loop.base + SINCE] = 0
+        loop.words[loop.base + BUSY_SINCE] = 0
         sys.setswitchinterval(usual)
         self.show(scoreboard.IDLE)
 
@@ -143,10 +143,10 @@ class StandIn(Sentry):
             os._exit(TIMED_OUT)
 
 
-def work(context: Context, slot: int, worker: Worker, wakeup: Wakeup) -> bool:
+def work(context: Context, slot: int, worker: Worker, wakeup: SignalPipe) -> bool:
     """Serve until drained. False when the worker failed (worker.fail)."""
-    loop = Loop(context.config, context.board, slot, context.handlers.routes, worker)
-    sentry = StandIn(loop, context)
+    loop = EventLoop(context.config, context.board, slot, context.handlers.routes, worker)
+    monitor = StandIn(loop, context)
 
     def on_signal() -> None:
         if "drain" in wakeup.take():
@@ -157,7 +157,7 @@ def work(context: Context, slot: int, worker: Worker, wakeup: Wakeup) -> bool:
     loop.add(Signals(wakeup.fileno(), on_signal))
     loop.listen(context.listeners, context.pair)
     loop.publish()
-    threading.Thread(target=sentry.guard, name="sentry", daemon=True).start()
+    threading.Thread(target=monitor.guard, name="monitor", daemon=True).start()
     context.board.states[slot] = scoreboard.IDLE
     context.wake_server()
     loop.run()

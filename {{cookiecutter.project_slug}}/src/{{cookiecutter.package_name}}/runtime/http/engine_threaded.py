@@ -19,11 +19,11 @@ from typing import Any
 from ..config.errors import SOFTWARE
 from ..http1.parser import Head
 from ..ipc import scoreboard
-from ..ipc.signals import Wakeup
+from ..ipc.signals import SignalPipe
 from ..log.records import channel, log, log_stacks
-from ..loop.event_loop import Loop, Pollable, Signals
-from ..loop.stall_monitor import TIMED_OUT, Sentry
-from ..pool.thread_pool import PoolThread, Threads
+from ..loop.event_loop import EventLoop, Pollable, Signals
+from ..loop.stall_monitor import TIMED_OUT, StallMonitor
+from ..pool.thread_pool import PoolThread, ThreadPool
 from ..pool.worker import Worker
 from ..process.member import Context
 from .bodies import Body
@@ -45,10 +45,10 @@ class Demoted(BaseException):
     """This thread is no longer the leader: leave the loop's frames and touch nothing of it."""
 
 
-class ThreadedLoop(Loop):
+class ThreadedLoop(EventLoop):
     """The loop, run by one of the pool's threads at a time."""
 
-    def __init__(self, context: Context, slot: int, threads: Threads) -> None:
+    def __init__(self, context: Context, slot: int, threads: ThreadPool) -> None:
         super().__init__(context.config, context.board, slot, context.handlers.routes, Worker(-1))
         self.threads = threads
         self.leader: PoolThread | None = None
@@ -79,7 +79,7 @@ class ThreadedLoop(Loop):
             log.critical("the loop failed", exc_info=True)
             os._exit(SOFTWARE)
         self.finished.set()
-        self.wake_sentry()
+        self.wake_monitor()
 
     def drained(self) -> bool:
         if self.count > len(self.hung) or self.acceptors:
@@ -216,7 +216,7 @@ def measure_inline(route: Route, took: float) -> None:
     route.retry = 0.0 if 0 < before <= INLINE else time.monotonic() + RETRY
 
 
-class Promoter(Sentry):
+class Promoter(StallMonitor):
     """The sentry of a host: its main thread."""
 
     loop: ThreadedLoop
@@ -277,14 +277,14 @@ class Promoter(Sentry):
                     connection.sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
-        loop.words[loop.base + scoreboard.ALONE] = 1
+        loop.words[loop.base + scoreboard.RETIRING] = 1
         loop.drain()
 
 
-def work(context: Context, slot: int, threads: Threads, wakeup: Wakeup) -> bool:
+def work(context: Context, slot: int, threads: ThreadPool, wakeup: SignalPipe) -> bool:
     """Serve until drained."""
     loop = ThreadedLoop(context, slot, threads)
-    sentry = Promoter(loop, context)
+    monitor = Promoter(loop, context)
 
     def on_signal() -> None:
         if "drain" in wakeup.take():
@@ -304,7 +304,7 @@ def work(context: Context, slot: int, threads: Threads, wakeup: Wakeup) -> bool:
     threads.on_first = first
     threads.ceiling += 1  # the leader
     threads.resize()
-    sentry.run()
+    monitor.run()
     if loop.hung:
         log.error("%d requests never ended: the host ends without them", len(loop.hung))
         threads.stop(LAST_WORDS)  # those that can leave run worker_exit()

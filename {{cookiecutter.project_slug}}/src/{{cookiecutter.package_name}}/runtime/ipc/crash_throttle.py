@@ -4,7 +4,7 @@ LONGEST = 60.0  # seconds; the back-off grows no further
 FIRST = 0.1
 
 
-class Throttle:
+class CrashThrottle:
     """Counts crashes. A life shorter than `fast_time` seconds is fast; after `fast_max` fast ones in a row each
     replacement waits twice as long as the last; after `restart_max` crashes in all (0 = never) it gives up."""
 

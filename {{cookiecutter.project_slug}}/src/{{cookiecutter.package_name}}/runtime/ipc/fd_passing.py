@@ -10,7 +10,7 @@ from ..log.records import log
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
-def give(pair: socket.socket, data: bytes, descriptor: int) -> bool:
+def send(pair: socket.socket, data: bytes, descriptor: int) -> bool:
     """Pass a connection on, with some data (at least a byte). False: the pair is full (EAGAIN, ENOBUFS), often with
     ten of them (net.unix.max_dgram_qlen); who gives keeps it. Otherwise it has to close its own descriptor."""
     try:
@@ -20,7 +20,7 @@ def give(pair: socket.socket, data: bytes, descriptor: int) -> bool:
     return True
 
 
-def take(pair: socket.socket, most: int) -> tuple[bytes, socket.socket | None] | None:
+def receive(pair: socket.socket, most: int) -> tuple[bytes, socket.socket | None] | None:
     """The next connection and its data, `most` bytes at most; None when there is none. Raises OSError when no
     descriptor is free: it stays in the pair then."""
     try:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 # Words of 64 bits in a slot. A multiple of 8 (a cache line), so that neighbours do not share one.
 WORDS = 120
-(PID, STATE, CONNECTIONS, ERRORS, ACCEPTED, HANDED, SINCE, LIVES, LOAD, RECEIVED, SENT, MICROSECONDS, THREADS,
- THREADS_BUSY, WAITING, LOOK, WISH, ALONE) = range(18)  # fmt: skip
-# SINCE: when the current request began, in monotonic milliseconds; 0 = none runs, or not for long (see `sentry`).
-# LOOK: when its sentry looked last, in monotonic milliseconds; 0 = it sleeps, because there is nothing to watch.
-# WISH: 1 when it has served its --max-requests, or grown above --max-memory, and wants to be replaced.
-# ALONE: 1 when it is the only one to leave: the server has asked it to, or it has a reason of its own.
+(PID, STATE, CONNECTIONS, ERRORS, ACCEPTED, HANDED_OVER, BUSY_SINCE, LIVES, LOAD, RECEIVED, SENT, MICROSECONDS, THREADS,
+ THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING) = range(18)  # fmt: skip
+# BUSY_SINCE: when the current request began, in monotonic milliseconds; 0 = none runs, or not for long (see
+# `stall_monitor`).
+# MONITOR_BEAT: when its stall monitor looked last, in monotonic milliseconds; 0 = asleep, with nothing to watch.
+# RECYCLE_WANTED: 1 when it has served its --max-requests, or grown above --max-memory, and wants to be replaced.
+# RETIRING: 1 when it is the only one to leave: the server has asked it to, or it has a reason of its own.
 # MICROSECONDS: the time that all requests together took; RECEIVED and SENT are bytes.
 
 # Then how long requests took: word LATENCY + n counts those of n bits of microseconds, that is of less than 2^n and
@@ -26,7 +27,7 @@ OWN, OWN_MOST = 51, 64
 DROPPED = 115  # lines of the log that nobody took; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
 TEXT = 16384  # bytes
-ROW = 2  # words: the thread's number in the system, and when its current request began as in SINCE
+ROW = 2  # words: the thread's number in the system, and when its current request began as in BUSY_SINCE
 
 # States of a worker.
 FREE, STARTING, IDLE, BUSY, LEAVING = range(5)
@@ -34,14 +35,14 @@ STATES = ("free", "starting", "idle", "busy", "leaving")
 
 # Words of the header.
 # BEAT: monotonic milliseconds of the latest tick of the server. FLOOR: idle workers that it keeps ready.
-# CRASHES: workers that died. RETRY: until when the crash throttle starts no worker, in monotonic milliseconds.
-PHASE, HEALTH, BEAT, FLOOR, CRASHES, RETRY = range(6)
+# CRASHES: workers that died. THROTTLED_UNTIL: end of the crash throttle's pause, in monotonic milliseconds.
+PHASE, HEALTH, BEAT, FLOOR, CRASHES, THROTTLED_UNTIL = range(6)
 # Phases of a generation.
 # DRAIN: it ends, and empties the accept queue first. REPLACED: its successor takes over the queue.
 BEGIN, RUN, DRAIN, REPLACED = range(4)
 PHASES = ("starting", "running", "draining", "replaced")
 
-NOBODY = 2**32  # LOAD of a free slot or of a worker that is stuck: it takes no connections, so none wait for it
+NO_CAPACITY = 2**32  # LOAD of a free slot or of a worker that is stuck: it takes no connections, so none wait for it
 
 
 class Slot(NamedTuple):
@@ -76,7 +77,7 @@ class Scoreboard:
         self.rows = whole[slots + TEXT :].cast("Q")
         self.words = whole[:slots].cast("Q")
         self.values = whole[:slots].cast("d")  # the same memory, for the user's counters and gauges
-        self.mine = 0  # where this process counts: base of its slot in a worker, the header in the server
+        self.own = 0  # where this process counts: base of its slot in a worker, the header in the server
         self.gauges: list[int] = []  # which of the user's metrics are gauges
         whole.release()
         # Strided views over one word of all slots: `min(board.connections)` is one C loop.
@@ -84,13 +85,13 @@ class Scoreboard:
         self.loads = self.words[WORDS + LOAD :: WORDS]
         self.states = self.words[WORDS + STATE :: WORDS]
         for index in range(size):
-            self.loads[index] = NOBODY
+            self.loads[index] = NO_CAPACITY
 
     def base(self, index: int) -> int:
         """Where slot `index` begins in `words`: a worker writes `words[base + ERRORS] += 1`."""
         return (1 + index) * WORDS
 
-    def take(self) -> int | None:
+    def claim(self) -> int | None:
         """A free slot, marked as starting; its counts go on from those of its last owner. None when all are taken."""
         for index, state in enumerate(self.states):
             if state == FREE:
@@ -103,8 +104,8 @@ class Scoreboard:
         """The worker of this slot is gone. What it counted stays: totals never fall. What it measured goes."""
         base = self.base(index)
         self.connections[index] = 0
-        self.loads[index] = NOBODY
-        for word in (PID, SINCE, THREADS, THREADS_BUSY, WAITING, LOOK, WISH, ALONE):
+        self.loads[index] = NO_CAPACITY
+        for word in (PID, BUSY_SINCE, THREADS, THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING):
             self.words[base + word] = 0
         for gauge in self.gauges:
             self.values[base + OWN + gauge] = 0.0
@@ -115,7 +116,7 @@ class Scoreboard:
         got a TERM from somebody else, which may have reached all members (a process group's, a control group's) before
         the server has said so. One that leaves alone leaves the queue to its siblings."""
         phase = self.words[PHASE]
-        return phase == DRAIN or (phase == RUN and not self.words[base + ALONE])
+        return phase == DRAIN or (phase == RUN and not self.words[base + RETIRING])
 
     def record(self, base: int, seconds: float) -> None:
         """Count a request that took so long. (The poller has this code in line.)"""
@@ -136,7 +137,7 @@ class Scoreboard:
             if word[STATE] != FREE:
                 yield Slot(
                     index, word[PID], word[STATE], word[CONNECTIONS], self.requests(index), word[ERRORS],
-                    word[ACCEPTED], word[HANDED], word[SINCE], word[RECEIVED], word[SENT], word[THREADS],
+                    word[ACCEPTED], word[HANDED_OVER], word[BUSY_SINCE], word[RECEIVED], word[SENT], word[THREADS],
                     word[THREADS_BUSY], word[WAITING],
                 )  # fmt: skip
 
@@ -157,14 +158,14 @@ class Scoreboard:
         states = self.states.tolist()
         return states.count(IDLE), states.count(BUSY), states.count(STARTING)
 
-    def short(self, most: int) -> bool:
+    def needs_workers(self, most: int) -> bool:
         """Is fewer than half of the idle floor left, and may there be more than these? Then the server has work."""
         idle, busy, starting = self.tally()
         return idle * 2 < self.words[FLOOR] and idle + busy + starting < most
 
     def show_threads(self, index: int, threads: list[tuple[int, int]], busy: int, waiting: int) -> None:
-        """Publish the threads of a host: the system's number and SINCE of each (as many as there are rows), how many
-        are busy, and how many jobs wait for one."""
+        """Publish the threads of a host: the system's number and BUSY_SINCE of each (as many as there are rows), how
+        many are busy, and how many jobs wait for one."""
         base, start = self.base(index), index * self.threads * ROW
         for row, (number, since) in enumerate(threads[: self.threads]):
             self.rows[start + row * ROW] = number
@@ -172,7 +173,7 @@ class Scoreboard:
         self.words[base + THREADS] = len(threads)
         self.words[base + THREADS_BUSY] = busy
         self.words[base + WAITING] = waiting
-        self.words[base + SINCE] = min((since for _, since in threads if since), default=0)
+        self.words[base + BUSY_SINCE] = min((since for _, since in threads if since), default=0)
 
     def shown_threads(self, index: int) -> list[tuple[int, int]]:
         """The rows of a host."""

@@ -37,7 +37,7 @@ def nothing(number: int, frame: object) -> None:
     """The handler of every signal: the wake-up pipe does the work."""
 
 
-class Wakeup:
+class SignalPipe:
     """The pipe that signals arrive on; poll `fileno()`, then `take()` the actions asked for."""
 
     def __init__(self, actions: Mapping[signal.Signals, str]) -> None:

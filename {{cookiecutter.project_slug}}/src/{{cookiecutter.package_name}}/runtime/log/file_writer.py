@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, NoReturn
 from ..config.errors import NOPERM, StartError
 from ..config.settings import Config
 from ..ipc import signals
-from ..ipc.crash_throttle import Throttle
+from ..ipc.crash_throttle import CrashThrottle
 from .records import HEADER, channel, log
 
 if TYPE_CHECKING:
-    from .pipe_reader import Relay
+    from .pipe_reader import PipeReader
 
 
 # Words of the shared memory. SEQUENCE: number of the batch; even ones lie in the first area, odd ones in the second.
@@ -237,15 +237,15 @@ def same(file: int, name: str) -> bool:
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-class Keeper:
+class LoggerProcess:
     """The supervisor's view of the logger process: starts it, and starts it again when it has died."""
 
-    def __init__(self, config: Config, relay: "Relay") -> None:
+    def __init__(self, config: Config, relay: "PipeReader") -> None:
         self.config = config
         self.relay = relay
         self.memory = mmap.mmap(-1, WORDS * 8 + 2 * AREA)
         self.words = memoryview(self.memory)[: WORDS * 8].cast("Q")
-        self.throttle = Throttle(config.fast_time, config.fast_max, 0)
+        self.throttle = CrashThrottle(config.fast_time, config.fast_max, 0)
         self.pid = 0
         self.born = 0.0
         self.due = float("inf")  # when the next one starts

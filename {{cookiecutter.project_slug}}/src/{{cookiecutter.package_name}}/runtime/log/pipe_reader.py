@@ -16,7 +16,7 @@ import time
 from ..config.settings import Config
 from ..system.launcher import ReadyPipe
 from . import records
-from .file_writer import MUCH, Keeper, extent
+from .file_writer import MUCH, LoggerProcess, extent
 from .outlet import HELD, Outlet
 from .records import ACCESS, ERR, GOES_ON, HEADER, MORE, OUT, RECORD, channel, log
 from .syslog import Syslog
@@ -80,7 +80,7 @@ def style_of(config: Config) -> str:
     return "colour" if coloured else "plain"
 
 
-class Relay:
+class PipeReader:
     """See the head of this file. `begin` once, then `read` whenever there is something, `close` at the end."""
 
     def __init__(self, config: Config, ready: ReadyPipe | None) -> None:
@@ -99,7 +99,7 @@ class Relay:
         self.resume = float("inf")  # when the pipe is looked at again
         self.told = 0  # dropped lines that the log has heard of
         self.quiet = 0.0  # until when it need not hear of more
-        self.logger = Keeper(config, self) if config.log_file else None
+        self.logger = LoggerProcess(config, self) if config.log_file else None
 
     def rename(self, name: str) -> None:
         """What syslog has from now on bears this name."""

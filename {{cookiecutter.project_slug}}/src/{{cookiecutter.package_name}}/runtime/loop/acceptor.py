@@ -11,7 +11,7 @@ from ..system.listeners import Listener, peer_of
 from .selector import READ
 
 if TYPE_CHECKING:
-    from .event_loop import Loop
+    from .event_loop import EventLoop
 
 
 # Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
@@ -25,7 +25,7 @@ ENOUGH = 0.002  # seconds that a turn may have lasted when one more is taken
 class Acceptor:
     """A listener in the loop."""
 
-    def __init__(self, loop: "Loop", listener: Listener) -> None:
+    def __init__(self, loop: "EventLoop", listener: Listener) -> None:
         self.loop = loop
         self.listener = listener
         self.socket = listener.socket
@@ -72,7 +72,7 @@ class Acceptor:
 class Receiver:
     """The generation's pair, from which connections come that a busy sibling handed over."""
 
-    def __init__(self, loop: "Loop", end: socket.socket) -> None:
+    def __init__(self, loop: "EventLoop", end: socket.socket) -> None:
         self.loop = loop
         self.pair = end
         self.fd = end.fileno()
@@ -86,7 +86,7 @@ class Receiver:
         """Take over one connection; False when there is none, or no descriptor for it."""
         loop = self.loop
         try:
-            taken = fd_passing.take(self.pair, HANDED_HEAD.size + HANDED_MOST)
+            taken = fd_passing.receive(self.pair, HANDED_HEAD.size + HANDED_MOST)
         except OSError as error:
             loop.scarce(f"cannot take over a connection: {error.strerror}; accepting pauses until connections close")
             return False

@@ -22,7 +22,7 @@ from ..http.routes import NO_ROUTE, Router
 from ..http.trace_context import Sent, always, asked
 from ..http1.parser import Head, Limits
 from ..ipc import fd_passing, scoreboard
-from ..ipc.scoreboard import BUCKETS, CONNECTIONS, ERRORS, HANDED, LOAD, NOBODY, Scoreboard
+from ..ipc.scoreboard import BUCKETS, CONNECTIONS, ERRORS, HANDED_OVER, LOAD, NO_CAPACITY, Scoreboard
 from ..log.records import log
 from ..pool.worker import Worker
 from ..system.listeners import Listener
@@ -62,7 +62,7 @@ class Signals:
         self.action()
 
 
-class Loop:
+class EventLoop:
     """One worker's poller. `worker` is the object that handlers see."""
 
     def __init__(self, config: Config, board: Scoreboard, slot: int, router: Router, worker: Worker) -> None:
@@ -112,14 +112,14 @@ class Loop:
         self.notes = 0  # lines about clients in this second
         self.notes_end = 0.0
         self.retiring = False  # leaves alone, not with its whole generation
-        self.stirred = 0.0  # when something last happened
+        self.last_event = 0.0  # when something last happened
         self.started = 0.0  # when the running handler was started; 0 = none runs
         self.shared = False  # the sentry stands in
         self.baton = threading.Lock()  # held by whoever touches the loop while it is shared
         self.telling = threading.Lock()
         self.muted: list[Pollable] = []
-        self.wake_sentry: Callable[[], None] = lambda: None
-        self.sentry_asleep = False
+        self.wake_monitor: Callable[[], None] = lambda: None
+        self.monitor_asleep = False
         # Requests left before this worker is replaced, 0 = no limit; spread, so that not all are replaced at once.
         self.quota = config.max_requests and config.max_requests + random.randrange(config.max_requests // 10 + 1)
         self.on_leaving: Callable[[], None] = lambda: None  # tells the server that a successor is wanted
@@ -128,7 +128,7 @@ class Loop:
     # ---- set-up ------------------------------------------------------------------------------------------------
 
     def listen(self, listeners: list[Listener], ends: tuple[socket.socket, socket.socket] | None) -> None:
-        """Watch the listeners, and the pair through which siblings hand connections over."""
+        """CodeWatcher the listeners, and the pair through which siblings hand connections over."""
         for listener in listeners:
             acceptor = Acceptor(self, listener)
             self.acceptors.append(acceptor)
@@ -145,7 +145,7 @@ class Loop:
     # ---- registrations -----------------------------------------------------------------------------------------
 
     def watch(self, item: Pollable, mask: int) -> None:
-        """Watch for READ or WRITE; costs nothing when that is what is watched already."""
+        """CodeWatcher for READ or WRITE; costs nothing when that is what is watched already."""
         if item.mask != mask:
             (self.mux.modify if item.mask else self.mux.register)(item.fd, mask)
             item.mask = mask
@@ -177,7 +177,7 @@ class Loop:
     def publish(self) -> None:
         """Tell siblings how loaded this worker is."""
         self.words[self.base + CONNECTIONS] = self.count
-        self.words[self.base + LOAD] = NOBODY if self.shared or self.draining or self.short else self.count
+        self.words[self.base + LOAD] = NO_CAPACITY if self.shared or self.draining or self.short else self.count
 
     def count_error(self) -> None:
         self.words[self.base + ERRORS] += 1
@@ -213,9 +213,9 @@ class Loop:
             if now - last > LONG and len(events) > 1:
                 self.be_fair(events)
             if events:
-                self.stirred = now  # this order: Dekker again, with the sentry about to fall asleep
-                if self.sentry_asleep:
-                    self.wake_sentry()
+                self.last_event = now  # this order: Dekker again, with the sentry about to fall asleep
+                if self.monitor_asleep:
+                    self.wake_monitor()
             clock.tick()
             for fd, mask in events:
                 item = table.get(fd)
@@ -294,7 +294,7 @@ class Loop:
     def fail(self) -> None:
         """The worker has failed: finish what is begun, then end."""
         self.failure = self.worker.failure
-        self.words[self.base + scoreboard.ALONE] = 1
+        self.words[self.base + scoreboard.RETIRING] = 1
         self.drain()
 
     def count_down(self) -> None:
@@ -302,7 +302,7 @@ class Loop:
         self.quota -= 1
         if not self.quota:
             log.info("worker has served its --max-requests: replaced")
-            self.words[self.base + scoreboard.WISH] = 1  # the server replaces one at a time
+            self.words[self.base + scoreboard.RECYCLE_WANTED] = 1  # the server replaces one at a time
             self.on_leaving()
 
     def put_off(self, connection: Connection) -> None:
@@ -331,7 +331,7 @@ class Loop:
 
     def reclaim(self) -> None:
         """Take the loop back from the sentry."""
-        self.wake_sentry()
+        self.wake_monitor()
         with self.baton:  # the sentry lets go between any two connections
             self.now = time.monotonic()
             self.shared = False
@@ -409,11 +409,11 @@ class Loop:
         if self.retiring and connection.state == HEAD and not connection.buffer:  # ours is the drain's, not its own
             deadline = self.now + (self.config.keep_alive if connection.served else self.header_timeout)
         head = HANDED_HEAD.pack(connection.served, deadline, bool(connection.seen))
-        if not fd_passing.give(self.pair, head + connection.buffer, connection.fd):
+        if not fd_passing.send(self.pair, head + connection.buffer, connection.fd):
             if mask:
                 self.watch(connection, mask)
             return False
-        self.words[self.base + HANDED] += 1
+        self.words[self.base + HANDED_OVER] += 1
         connection.close()
         return True
 

@@ -14,7 +14,7 @@ from ..config.errors import SOFTWARE
 from ..ipc import scoreboard
 from ..log.records import log
 from ..process.member import Context
-from .event_loop import Loop
+from .event_loop import EventLoop
 
 LOOK = 0.010  # seconds between looks; a handler that takes longer is slow
 CALM = 100  # looks without a request before it falls asleep
@@ -22,10 +22,10 @@ SATURATED = 8  # of the last 10 looks met a running handler: the worker counts a
 TIMED_OUT = 75  # exit status of a process whose handler exceeded --request-timeout (EX_TEMPFAIL)
 
 
-class Sentry:
+class StallMonitor:
     """Watches a loop."""
 
-    def __init__(self, loop: Loop, context: Context) -> None:
+    def __init__(self, loop: EventLoop, context: Context) -> None:
         self.loop = loop
         self.context = context
         self.parent = context.parent
@@ -37,7 +37,7 @@ class Sentry:
         self.poller.register(self.reader, select.POLLIN)
         self.deadline = 0.0  # when an orphan ends at the latest
         self.done = False
-        loop.wake_sentry = self.wake
+        loop.wake_monitor = self.wake
 
     # What an engine defines.
 
@@ -57,8 +57,8 @@ class Sentry:
 
     def wake(self) -> None:
         """Called by the loop: requests come again, or a handler has returned."""
-        self.loop.sentry_asleep = False
-        self.loop.words[self.loop.base + scoreboard.LOOK] = int(self.loop.now * 1000)
+        self.loop.monitor_asleep = False
+        self.loop.words[self.loop.base + scoreboard.MONITOR_BEAT] = int(self.loop.now * 1000)
         try:
             os.write(self.writer, b"w")
         except BlockingIOError:
@@ -79,16 +79,16 @@ class Sentry:
         while not self.done:
             if calm >= CALM and not self.deadline:
                 self.show(scoreboard.IDLE)
-                loop.words[loop.base + scoreboard.LOOK] = 0
-                loop.sentry_asleep = True
-                if loop.stirred == last and not self.running():
+                loop.words[loop.base + scoreboard.MONITOR_BEAT] = 0
+                loop.monitor_asleep = True
+                if loop.last_event == last and not self.running():
                     self.wait(self.poller, None)
-                loop.sentry_asleep = False
+                loop.monitor_asleep = False
                 calm = looks = 0
             self.wait(self.poller, LOOK)
             started = self.running()
-            calm = 0 if self.look() or started or loop.stirred != last else calm + 1
-            last = loop.stirred
+            calm = 0 if self.look() or started or loop.last_event != last else calm + 1
+            last = loop.last_event
             looks = (looks << 1 | bool(started)) & 0x3FF
             if started and time.monotonic() - started > LOOK:
                 self.slow(started)
@@ -100,7 +100,7 @@ class Sentry:
         """Sleep until something happens, `seconds` at most."""
         self.loop.tell()
         if seconds is not None:  # the server kills a process whose sentry cannot look
-            self.loop.words[self.loop.base + scoreboard.LOOK] = int(time.monotonic() * 1000)
+            self.loop.words[self.loop.base + scoreboard.MONITOR_BEAT] = int(time.monotonic() * 1000)
         for fd, _ in poller.poll(None if seconds is None else seconds * 1000):
             if fd == self.reader:
                 try:

@@ -41,7 +41,7 @@ class Later:
     """What a page function returns to answer when something has happened: call `answer` then."""
 
     def __init__(self) -> None:
-        self.visitor: Visitor | None = None
+        self.visitor: AdminConnection | None = None
         self.early: Answer | None = None  # what happened before the page function had returned
 
     def answer(self, answer: Answer) -> None:
@@ -54,10 +54,10 @@ class Later:
 Page = Callable[[str], Answer | Later]  # its argument is the query
 
 
-class Visitor:
+class AdminConnection:
     """One connection."""
 
-    def __init__(self, desk: "Desk", sock: socket.socket, trusted: bool) -> None:
+    def __init__(self, desk: "AdminServer", sock: socket.socket, trusted: bool) -> None:
         self.desk = desk
         self.trusted = trusted
         self.socket = sock
@@ -118,7 +118,7 @@ class Visitor:
         body = answer.body.encode()
         self.out = (
             f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {answer.content_type}\r\n"
-            f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+            f"Content-Length: {len(body)}\r\nCache-Endpoints: no-store\r\nX-Content-Type-Options: nosniff\r\n"
             f"Content-Security-Policy: {answer.policy}\r\nConnection: close\r\n\r\n"
         ).encode() + (b"" if self.method == "HEAD" else body)
         self.deadline = time.monotonic() + PATIENCE
@@ -147,7 +147,7 @@ class Visitor:
             self.socket.close()
 
 
-class Desk:
+class AdminServer:
     """A listening endpoint in the supervisor's loop; `pages` maps (method, path) to a function."""
 
     def __init__(
@@ -157,7 +157,7 @@ class Desk:
         self.listener = listener
         self.pages = pages
         self.private = private  # for our own user and root alone, as far as the system tells who asks
-        self.visitors: list[Visitor] = []
+        self.visitors: list[AdminConnection] = []
         self.closed = False
         self.paused = self.quiet = 0.0  # until when nobody is accepted, and the log not told of it
         listener.listen(1024)
@@ -175,7 +175,7 @@ class Desk:
             sock.setblocking(False)
             if len(self.visitors) >= MOST:
                 self.visitors[0].close()
-            visitor = Visitor(self, sock, not self.private or peer_user(sock) in (None, 0, os.geteuid()))
+            visitor = AdminConnection(self, sock, not self.private or peer_user(sock) in (None, 0, os.geteuid()))
             self.visitors.append(visitor)
             self.selector.register(sock, selectors.EVENT_READ, visitor.on_event)
             visitor.on_event()  # a probe's request is often there already

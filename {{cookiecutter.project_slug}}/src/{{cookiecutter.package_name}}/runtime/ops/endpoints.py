@@ -17,11 +17,11 @@ from ..process.metrics import BOUNDS, Figures
 from ..system import listeners as sockets
 from ..system.listeners import Listener
 from . import exposition
-from .admin_http import Answer, Desk, Later, Page, as_json
+from .admin_http import AdminServer, Answer, Later, Page, as_json
 from .exposition import Family, family, labels
 
 if TYPE_CHECKING:
-    from ..process.generation import Generation, Watcher
+    from ..process.generation import Generation, ReloadListener
     from ..process.supervisor import Supervisor
 
 
@@ -31,13 +31,13 @@ PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Control:
+class Endpoints:
     """The --admin and --control endpoints of one supervisor."""
 
     def __init__(self, supervisor: "Supervisor") -> None:
         """Raises StartError when --admin or an explicit --control cannot be bound."""
         self.supervisor = supervisor
-        self.desks: list[Desk] = []
+        self.desks: list[AdminServer] = []
         self.made: dict[str, Answer] = {}  # in this turn of the loop: those who ask at once share a page
         config = supervisor.config
         questions: dict[tuple[str, str], Page] = {
@@ -75,7 +75,7 @@ class Control:
         if listener.temporary and private:
             os.chmod(listener.temporary, 0o600)  # only the owner gives orders
         try:
-            self.desks.append(Desk(self.supervisor.selector, listener, pages, private))
+            self.desks.append(AdminServer(self.supervisor.selector, listener, pages, private))
         except StartError:
             listener.remove()
             raise
@@ -162,7 +162,7 @@ class Control:
                 "requests": figures.requests,
                 "errors": words[scoreboard.ERRORS],
                 "accepted": words[scoreboard.ACCEPTED],
-                "handed_over": words[scoreboard.HANDED],
+                "handed_over": words[scoreboard.HANDED_OVER],
                 "received_bytes": words[scoreboard.RECEIVED],
                 "sent_bytes": words[scoreboard.SENT],
                 "worker_crashes": figures.crashes,
@@ -184,7 +184,7 @@ class Control:
         """For how long the crash throttle starts nothing."""
         supervisor = self.supervisor
         board = supervisor.current.board if supervisor.current is not None else None
-        due = board.words[scoreboard.RETRY] / 1000 if board is not None else supervisor.restart_due
+        due = board.words[scoreboard.THROTTLED_UNTIL] / 1000 if board is not None else supervisor.restart_due
         return round(max(0.0, due - now), 3) if due < float("inf") else 0.0
 
     def metrics(self) -> Answer:
@@ -226,7 +226,7 @@ class Control:
             family("gauge", "service_connections", "Connections that are held.", supervisor.connections),
             family("counter", "service_connections_total", "Connections accepted.", words[scoreboard.ACCEPTED]),
             family("counter", "service_handovers_total", "Connections handed from a busy worker to an idle one.",
-                   words[scoreboard.HANDED]),
+                   words[scoreboard.HANDED_OVER]),
             family("counter", "service_requests_total", "Requests handled (line, stream: connections).",
                    figures.requests),
             family("counter", "service_errors_total", "Requests that failed: status 5xx, and malformed ones.",
@@ -318,7 +318,7 @@ class Control:
             desk.close()
 
 
-def outcome(later: Later) -> "Watcher":
+def outcome(later: Later) -> "ReloadListener":
     """Answers somebody who waits for the end of a reload."""
 
     def ended(worked: bool, text: str) -> None:
@@ -339,7 +339,7 @@ def shown(generation: "Generation", now: float) -> dict[str, Any]:
         "requests": sum(board.latency()),
         "errors": board.total(scoreboard.ERRORS),
         "accepted": board.total(scoreboard.ACCEPTED),
-        "handed_over": board.total(scoreboard.HANDED),
+        "handed_over": board.total(scoreboard.HANDED_OVER),
         "connections": board.total(scoreboard.CONNECTIONS),
         "unlisted": max(0, len(slots) - SHOWN),
         "workers": [

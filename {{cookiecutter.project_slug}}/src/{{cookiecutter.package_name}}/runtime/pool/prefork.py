@@ -32,7 +32,7 @@ def floor(config: Config, wanted: int) -> int:
 
 
 def rows(config: Config) -> int:
-    """Threads of a slot that the scoreboard shows one by one: none, a worker has one."""
+    """ThreadPool of a slot that the scoreboard shows one by one: none, a worker has one."""
     return 0
 
 
@@ -43,9 +43,9 @@ def prepare() -> None:
 def run(context: Context, slot: int) -> int:
     """A worker's life, from the fork to its exit status."""
     words, base = context.board.words, context.board.base(slot)
-    context.board.mine = base
+    context.board.own = base
     words[base + scoreboard.PID] = os.getpid()
-    wakeup = signals.Wakeup(signals.MEMBER)
+    wakeup = signals.SignalPipe(signals.MEMBER)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     records.setup("worker", context.config)
     records.channel.count_in(words, base + scoreboard.DROPPED)

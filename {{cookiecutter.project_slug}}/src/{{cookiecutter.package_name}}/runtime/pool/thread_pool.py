@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol
 
-from ..ipc.crash_throttle import Throttle
+from ..ipc.crash_throttle import CrashThrottle
 from ..log.records import log
 from ..process import pool_size
 from .worker import Worker, WorkerFailed
@@ -27,7 +27,7 @@ SWITCH, SWITCH_EACH = 0.005, 0.00002
 RETRY = 1.0  # seconds until the next attempt when the system starts no more threads
 
 
-class Door(Protocol):
+class SharedEpoll(Protocol):
     """Where idle threads wait together: for what comes in there, and for the bell."""
 
     def wait(self) -> Job | None: ...
@@ -37,7 +37,7 @@ class Door(Protocol):
 class PoolThread(threading.Thread):
     """One thread, with the Worker object that its handlers see."""
 
-    def __init__(self, pool: "Threads", number: int) -> None:
+    def __init__(self, pool: "ThreadPool", number: int) -> None:
         super().__init__(name=f"worker-{number}", daemon=True)
         self.pool = pool
         self.number = number
@@ -54,14 +54,14 @@ class PoolThread(threading.Thread):
         self.pool.live(self)
 
 
-class Threads:
+class ThreadPool:
     """Grows and shrinks between `floor` idle and `ceiling` in all by the same policy as processes do.
 
     `on_first` is called when the first thread has come through worker_init(), `on_hopeless` when none does; `on_tick`
     once a second, `on_short` when a job came through the door and `resize` should be called by who has time for it.
     """
 
-    def __init__(self, handlers: ModuleType, floor: int, ceiling: int, throttle: Throttle) -> None:
+    def __init__(self, handlers: ModuleType, floor: int, ceiling: int, throttle: CrashThrottle) -> None:
         self.handlers = handlers
         self.floor = floor
         self.ceiling = ceiling
@@ -69,7 +69,7 @@ class Threads:
         self.lock = threading.Lock()
         self.all: dict[int, PoolThread] = {}
         self.idle: dict[PoolThread, None] = {}  # in the order in which they became idle
-        self.door: Door | None = None
+        self.door: SharedEpoll | None = None
         self.leaving = 0  # of those that wait at the door, so many are to leave
         self.waiting: deque[Job] = deque()
         self.starting = 0
@@ -150,7 +150,7 @@ class Threads:
         given, thread.job = thread.job, None
         return given
 
-    def at_door(self, thread: PoolThread, door: Door) -> Job | None:
+    def at_door(self, thread: PoolThread, door: SharedEpoll) -> Job | None:
         """Wait for a connection, or for a job of those that wait. None: the thread is to leave."""
         while True:
             job = door.wait()

@@ -8,12 +8,12 @@ import threading
 from ..config.errors import OK, SOFTWARE
 from ..config.settings import Config
 from ..ipc import scoreboard, signals
-from ..ipc.crash_throttle import Throttle
+from ..ipc.crash_throttle import CrashThrottle
 from ..log import records
 from ..log.records import log
 from ..process.handlers_module import STACK
 from ..process.member import Context
-from .thread_pool import Threads
+from .thread_pool import ThreadPool
 
 NAME = "threaded"
 MEMORY = STACK  # bytes that a thread may fill at least
@@ -37,7 +37,7 @@ def floor(config: Config, wanted: int) -> int:
 
 
 def rows(config: Config) -> int:
-    """Threads of a host that the scoreboard shows one by one: all, unless they are very many."""
+    """ThreadPool of a host that the scoreboard shows one by one: all, unless they are very many."""
     return min(256, config.max + 2)
 
 
@@ -55,19 +55,19 @@ def prepare() -> None:
 def run(context: Context, slot: int) -> int:
     """A host's life, from the fork to its exit status. Its main thread watches; user code runs in the others."""
     config = context.config
-    context.board.mine = context.board.base(slot)
-    context.board.words[context.board.mine + scoreboard.PID] = os.getpid()
-    wakeup = signals.Wakeup(signals.MEMBER)
+    context.board.own = context.board.base(slot)
+    context.board.words[context.board.own + scoreboard.PID] = os.getpid()
+    wakeup = signals.SignalPipe(signals.MEMBER)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     records.setup("host", config)
-    records.channel.count_in(context.board.words, context.board.mine + scoreboard.DROPPED)
+    records.channel.count_in(context.board.words, context.board.own + scoreboard.DROPPED)
     faulthandler.enable(all_threads=True)
     threading.stack_size(context.stack_size)
     hosts = config.processes
     # -n and -m are totals over all hosts.
     floor, ceiling = max(1, config.idle // hosts), max(1, config.max // hosts)
-    throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
-    threads = Threads(context.handlers, floor, ceiling, throttle)
+    throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
+    threads = ThreadPool(context.handlers, floor, ceiling, throttle)
 
     def hopeless() -> None:
         log.critical("no thread can work: this host ends")

@@ -8,7 +8,7 @@ RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGE, OURS = os.path.split(RUNTIME)
 
 
-class Watch:
+class CodeWatcher:
     """The package's Python files, but not those of the runtime."""
 
     def __init__(self, directory: str = PACKAGE) -> None:

@@ -11,7 +11,7 @@ from .generation import Generation
 APART = 1.0  # seconds at most between two looks; if we stood still ourselves, the rest is not held against the server
 
 
-class Pulse:
+class Heartbeat:
     """How long the current server's loop has stood still. Its beat is a word of the scoreboard that changes."""
 
     NAMED = 1.0  # seconds without a beat: the log says that it stands still

@@ -30,7 +30,7 @@ class Member:
         """Ask it to leave when its requests are done."""
         self.leaving = True
         self.asked = self.asked or time.monotonic()
-        self.board.words[self.board.base(self.slot) + scoreboard.ALONE] = 1
+        self.board.words[self.board.base(self.slot) + scoreboard.RETIRING] = 1
         self.kill(signal.SIGTERM)
 
     def kill(self, number: signal.Signals) -> None:
@@ -50,12 +50,12 @@ class Context(NamedTuple):
     listeners: list[Listener]
     pair: tuple[socket.socket, socket.socket]
     parent: int  # reads end-of-file when the server is gone
-    nudge: int  # a byte wakes the server
+    waker: int  # a byte wakes the server
     stack_size: int
 
     def wake_server(self) -> None:
         """Its pool may have to change."""
         try:
-            os.write(self.nudge, b"b")
+            os.write(self.waker, b"b")
         except OSError:
             return  # full: it has nudges enough; closed: there is no server to tell

@@ -14,7 +14,7 @@ from ..ipc.scoreboard import BUCKETS, CRASHES, OWN, OWN_MOST, TEXT, Scoreboard
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED = ("service_", "process_")  # what the service itself measures
-COUNTED = (scoreboard.ERRORS, scoreboard.ACCEPTED, scoreboard.HANDED, scoreboard.RECEIVED, scoreboard.SENT,
+COUNTED = (scoreboard.ERRORS, scoreboard.ACCEPTED, scoreboard.HANDED_OVER, scoreboard.RECEIVED, scoreboard.SENT,
            scoreboard.MICROSECONDS, scoreboard.DROPPED)  # fmt: skip
 FIRST, LAST = 6, 26  # of the bounds shown: 2^6 µs (64 µs) to 2^26 µs (67 s); what is finer or coarser is joined
 BOUNDS = tuple(2**bits / 1e6 for bits in range(FIRST, LAST + 1))
@@ -44,11 +44,11 @@ class Gauge:
     def add(self, amount: float = 1) -> None:
         """Raise this worker's part, or lower it with a negative amount."""
         with self._lock:
-            self._values[self._board.mine + self._offset] += amount
+            self._values[self._board.own + self._offset] += amount
 
     def set(self, value: float) -> None:
         """Set this worker's part. For one number of the whole service call it in a periodic function."""
-        self._values[self._board.mine + self._offset] = value
+        self._values[self._board.own + self._offset] = value
 
 
 class Counter(Gauge):

@@ -1,4 +1,4 @@
-"""Upkeep of a server's members: what a member cannot do for itself. Those that stand still are killed; those that
+"""Recycling of a server's members: what a member cannot do for itself. Those that stand still are killed; those that
 have served enough, or grown too large, are replaced one at a time, each by a successor that is ready before it leaves.
 """
 
@@ -22,7 +22,7 @@ SHORT = 0.9  # of the control group's memory limit: then the worker that has gro
 GROWN = 32  # if it has grown by this part of the limit
 
 
-class Upkeep:
+class Recycling:
     """Called by the server's loop."""
 
     def __init__(self, server: "ServerProcess") -> None:
@@ -40,7 +40,7 @@ class Upkeep:
         """SIGSTOP or a debugger: its siblings must not wait for it."""
         log.warning("worker %d was stopped by %s", member.pid, signal.Signals(number).name)
         member.stopped = time.monotonic()
-        self.board.loads[member.slot] = scoreboard.NOBODY
+        self.board.loads[member.slot] = scoreboard.NO_CAPACITY
         if self.board.states[member.slot] == scoreboard.IDLE:
             self.board.states[member.slot] = scoreboard.BUSY
 
@@ -63,7 +63,7 @@ class Upkeep:
         """What it has failed to do; "" when all is well."""
         config = self.config
         start, request, drain = config.start_timeout, config.request_timeout, config.drain_timeout
-        look = self.board.words[self.board.base(member.slot) + scoreboard.LOOK] / 1000
+        look = self.board.words[self.board.base(member.slot) + scoreboard.MONITOR_BEAT] / 1000
         if start and self.board.states[member.slot] == scoreboard.STARTING and now - member.born > start:
             return f"is not through worker_init() after {start:g} s (--start-timeout)"
         if request and member.stopped and now - member.stopped > request:
@@ -101,7 +101,7 @@ class Upkeep:
 
     def wish(self, pid: int, reason: str) -> None:
         log.info("worker %d %s: replaced", pid, reason)
-        self.board.words[self.board.base(self.server.members[pid].slot) + scoreboard.WISH] = 1
+        self.board.words[self.board.base(self.server.members[pid].slot) + scoreboard.RECYCLE_WANTED] = 1
 
     def recycle(self) -> None:
         """Replace one member that wants it: first its successor, then it leaves, then it may be another's turn."""
@@ -116,7 +116,7 @@ class Upkeep:
             self.old = self.new = None
         words, board = self.board.words, self.board
         for member in members.values():
-            if not member.leaving and words[board.base(member.slot) + scoreboard.WISH]:
+            if not member.leaving and words[board.base(member.slot) + scoreboard.RECYCLE_WANTED]:
                 self.new = self.server.start()
                 if self.new is not None:
                     self.old = member

@@ -20,7 +20,7 @@ from ..config.errors import OK, SOFTWARE, StartError
 from ..config.service import Service
 from ..config.settings import Config
 from ..ipc import scoreboard, signals
-from ..ipc.crash_throttle import Throttle
+from ..ipc.crash_throttle import CrashThrottle
 from ..ipc.scoreboard import Scoreboard
 from ..log import records
 from ..log.records import log
@@ -30,7 +30,7 @@ from ..system.privileges import Identity
 from . import pool_size
 from .handlers_module import Server, call, described, load_handlers
 from .member import Context, Member
-from .recycling import Upkeep
+from .recycling import Recycling
 
 TICK = 1.0  # seconds between looks at sizes, health and periodic functions
 BEAT = 0.4  # seconds between signs of life
@@ -56,9 +56,9 @@ class ServerProcess:
         self.channel = channel
         self.identity = identity
         self.members: dict[int, Member] = {}
-        self.upkeep = Upkeep(self)
+        self.upkeep = Recycling(self)
         self.short = False  # no process could be made
-        self.throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
+        self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.ready = False
         self.stopping = False
         self.deadline = float("inf")  # when members still there are killed
@@ -92,7 +92,7 @@ class ServerProcess:
             os._exit(status)
 
     def set_up(self) -> None:
-        self.wakeup = signals.Wakeup(signals.MEMBER)
+        self.wakeup = signals.SignalPipe(signals.MEMBER)
         records.setup("server", self.config)
         records.channel.count_in(self.board.words, scoreboard.DROPPED)
         faulthandler.enable()
@@ -115,9 +115,9 @@ class ServerProcess:
         self.report("listening")
         self.identity.become()
         self.parent, self.parent_writer = os.pipe()
-        self.nudge, self.nudge_writer = os.pipe()
-        os.set_blocking(self.nudge, False)
-        os.set_blocking(self.nudge_writer, False)
+        self.waker, self.waker_writer = os.pipe()
+        os.set_blocking(self.waker, False)
+        os.set_blocking(self.waker_writer, False)
         self.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for end in self.pair:
             end.setblocking(False)
@@ -125,7 +125,7 @@ class ServerProcess:
         self.channel.setblocking(False)
         for fd, action in (
             (self.wakeup.fileno(), self.on_signal),
-            (self.nudge, self.on_nudge),
+            (self.waker, self.on_wake),
             (self.channel.fileno(), self.on_command),
         ):
             self.selector.register(fd, selectors.EVENT_READ, action)
@@ -199,8 +199,8 @@ class ServerProcess:
             elif action == "drain":
                 self.drain()
 
-    def on_nudge(self) -> None:
-        os.read(self.nudge, 4096)
+    def on_wake(self) -> None:
+        os.read(self.waker, 4096)
         if not self.ready and any(s in (scoreboard.IDLE, scoreboard.BUSY) for s in self.board.states):
             self.ready = True
             self.report("ready")
@@ -257,12 +257,12 @@ class ServerProcess:
 
     def start(self) -> Member | None:
         """Fork one member; None when that cannot be done now."""
-        slot = self.board.take()
+        slot = self.board.claim()
         if slot is None:
             return None  # those that leave still hold theirs; the next tick tries again
         context = Context(
             self.service, self.config, self.board, self.handlers, self.listeners, self.pair, self.parent,
-            self.nudge_writer, self.server.stack_size,
+            self.waker_writer, self.server.stack_size,
         )  # fmt: skip
         try:
             with signals.blocked():
@@ -286,7 +286,7 @@ class ServerProcess:
     def wait(self, seconds: float) -> None:
         """Start no member for a while."""
         self.not_before = time.monotonic() + seconds
-        self.board.words[scoreboard.RETRY] = int(self.not_before * 1000)
+        self.board.words[scoreboard.THROTTLED_UNTIL] = int(self.not_before * 1000)
 
     def member_main(self, context: Context, slot: int) -> NoReturn:
         """The child's side of the fork."""
@@ -296,7 +296,7 @@ class ServerProcess:
             self.channel.close()
             self.wakeup.close()
             os.close(self.parent_writer)
-            os.close(self.nudge)
+            os.close(self.waker)
             status = self.service.pool.run(context, slot)
             self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be somebody else's
         except BaseException:

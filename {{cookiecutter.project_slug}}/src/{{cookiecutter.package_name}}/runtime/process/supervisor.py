@@ -18,22 +18,22 @@ from ..config.errors import OK, SOFTWARE, StartError
 from ..config.service import Service
 from ..config.settings import Config
 from ..ipc import scoreboard, signals
-from ..ipc.crash_throttle import Throttle
+from ..ipc.crash_throttle import CrashThrottle
 from ..ipc.scoreboard import Scoreboard
 from ..log import records
-from ..log.pipe_reader import Relay
+from ..log.pipe_reader import PipeReader
 from ..log.records import log
-from ..ops.endpoints import Control
+from ..ops.endpoints import Endpoints
 from ..system import cgroups
 from ..system import listeners as sockets
 from ..system.launcher import ReadyPipe
 from ..system.listeners import Listener
 from ..system.pidfile import Pidfile
 from ..system.privileges import Identity
-from ..system.sd_notify import Notify
-from .code_watcher import Watch
+from ..system.sd_notify import SdNotify
+from .code_watcher import CodeWatcher
 from .generation import Generation
-from .heartbeat import Pulse
+from .heartbeat import Heartbeat
 from .metrics import Figures
 from .recycling import resident
 from .reload import Reload, tell
@@ -49,7 +49,7 @@ class Supervisor:
 
     def __init__(
         self, service: Service, config: Config, arguments: Sequence[str], ready: ReadyPipe | None,
-        relay: Relay, activated: Mapping[str, str],
+        relay: PipeReader, activated: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.service = service
         self.config = config
@@ -69,17 +69,17 @@ class Supervisor:
         self.restart_due = float("inf")
         self.drain_due = float("inf")
         self.ending = False  # the last drain has begun: the listeners are needed no more
-        self.throttle = Throttle(config.fast_time, config.fast_max, config.restart_max)
+        self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.listeners: list[Listener] = []
         self.started = time.monotonic()
-        self.pulse = Pulse()  # of the current server
-        self.control: Control | None = None
+        self.pulse = Heartbeat()  # of the current server
+        self.control: Endpoints | None = None
         self.figures = Figures()  # what ended generations have counted
         self.reload = Reload(self)
         self.again = False  # `ctl restart`: after the end comes a new beginning
         self.selector = selectors.DefaultSelector()
-        self.notify = Notify()
-        self.code = Watch() if config.reload else None
+        self.notify = SdNotify()
+        self.code = CodeWatcher() if config.reload else None
 
     # ---- start ---------------------------------------------------------------------------------------------------
 
@@ -95,8 +95,8 @@ class Supervisor:
                 log.warning("pidfile %s named pid %s, which is gone: taken over", config.pidfile, self.pidfile.stale)
         try:
             self.listeners = self.bind(config, identity)
-            self.control = Control(self)
-            self.wakeup = signals.Wakeup(signals.SUPERVISOR)
+            self.control = Endpoints(self)
+            self.wakeup = signals.SignalPipe(signals.SUPERVISOR)
             self.watch(self.wakeup.fileno(), self.on_signal)
             self.relay.join(self.selector)
             try:

@@ -15,8 +15,8 @@ from typing import NoReturn
 
 from ..config.errors import SOFTWARE
 from ..ipc import fd_passing, scoreboard
-from ..ipc.scoreboard import BUSY, CONNECTIONS, ERRORS, IDLE, LEAVING, SINCE, WAITING
-from ..ipc.signals import Wakeup
+from ..ipc.scoreboard import BUSY, BUSY_SINCE, CONNECTIONS, ERRORS, IDLE, LEAVING, WAITING
+from ..ipc.signals import SignalPipe
 from ..log.records import log
 from ..pool.worker import Worker
 from ..process.member import Context
@@ -31,7 +31,7 @@ OFFER = 0.02  # the same while connections wait for a place in the pair
 class Single:
     """A worker: waits for a connection, serves it, and so on. `lock` is held to take connections, and to stop that."""
 
-    def __init__(self, context: Context, slot: int, worker: Worker, wakeup: Wakeup) -> None:
+    def __init__(self, context: Context, slot: int, worker: Worker, wakeup: SignalPipe) -> None:
         self.context = context
         self.config = context.config
         self.slot = slot
@@ -107,16 +107,16 @@ class Single:
         words, base = self.words, self.base
         began = time.monotonic()
         words[base + CONNECTIONS] = 1
-        words[base + SINCE] = int(began * 1000)
+        words[base + BUSY_SINCE] = int(began * 1000)
         self.show(BUSY)
-        if self.context.board.short(self.config.max):
+        if self.context.board.needs_workers(self.config.max):
             self.context.wake_server()
         self.stream = serve.opened(taken, self.config, self.worker)
         good = serve.serve(self.stream, self.service, self.worker)
         self.stream = None
         words[base + ERRORS] += not good
         self.context.board.record(base, time.monotonic() - began)
-        words[base + SINCE] = 0
+        words[base + BUSY_SINCE] = 0
         words[base + CONNECTIONS] = 0
         self.show(IDLE)
         if self.quota:
@@ -185,14 +185,14 @@ class Single:
 
     def offer(self) -> None:
         """Let siblings have what waits here, as much as the pair takes."""
-        while self.waiting and fd_passing.give(self.context.pair[0], b"c", self.waiting[0][0].fileno()):
+        while self.waiting and fd_passing.send(self.context.pair[0], b"c", self.waiting[0][0].fileno()):
             self.waiting.popleft()[0].close()
         self.words[self.base + WAITING] = len(self.waiting)
 
 
 def received(end: socket.socket) -> serve.Taken | None:
     """A connection that a sibling has put into the pair. Raises OSError when no descriptor is free."""
-    while (taken := fd_passing.take(end, 1)) is not None:
+    while (taken := fd_passing.receive(end, 1)) is not None:
         sock = taken[1]
         if sock is not None:
             try:
@@ -202,8 +202,8 @@ def received(end: socket.socket) -> serve.Taken | None:
     return None
 
 
-def work(context: Context, slot: int, worker: Worker, wakeup: Wakeup) -> bool:
+def work(context: Context, slot: int, worker: Worker, wakeup: SignalPipe) -> bool:
     """Serve until drained. False when the worker failed."""
     single = Single(context, slot, worker, wakeup)
-    threading.Thread(target=single.guard, name="sentry", daemon=True).start()
+    threading.Thread(target=single.guard, name="monitor", daemon=True).start()
     return single.run()

@@ -10,10 +10,10 @@ import time
 from functools import partial
 
 from ..ipc import scoreboard
-from ..ipc.scoreboard import ALONE, CONNECTIONS, ERRORS, IDLE, LEAVING
-from ..ipc.signals import Wakeup
+from ..ipc.scoreboard import CONNECTIONS, ERRORS, IDLE, LEAVING, RETIRING
+from ..ipc.signals import SignalPipe
 from ..log.records import log
-from ..pool.thread_pool import Job, PoolThread, Threads
+from ..pool.thread_pool import Job, PoolThread, ThreadPool
 from ..process.member import Context
 from ..system.listeners import Listener
 from . import serve, shared_epoll
@@ -26,7 +26,7 @@ LAST_WORDS = 1.0  # seconds for worker_exit() beside threads that hang
 class Front:
     """What the main thread does: see that threads can accept, or accept while one is free, and end in order."""
 
-    def __init__(self, context: Context, slot: int, threads: Threads, wakeup: Wakeup) -> None:
+    def __init__(self, context: Context, slot: int, threads: ThreadPool, wakeup: SignalPipe) -> None:
         self.context = context
         self.config = context.config
         self.threads = threads
@@ -37,7 +37,7 @@ class Front:
         self.service = context.service.protocol.service(context.handlers, context.config)
         self.queue = serve.Queue(context, slot)
         self.held = 0  # connections; changed by this thread and the others, under the pool's lock
-        self.door = shared_epoll.Door(self.take) if shared_epoll.AVAILABLE else None
+        self.door = shared_epoll.SharedEpoll(self.take) if shared_epoll.AVAILABLE else None
         self.paused = False  # the door is not armed: descriptors or memory had run out
         self.streams: set[Stream] = set()  # that are being served
         self.hung: set[Stream] = set()  # those whose handlers exceeded --request-timeout: nobody waits for them
@@ -108,7 +108,7 @@ class Front:
             self.hung.update(late)
         if late:
             serve.expire(late, limit, "this host is replaced")
-            self.board.words[self.base + ALONE] = 1
+            self.board.words[self.base + RETIRING] = 1
             self.drain()
 
     def first(self) -> None:
@@ -187,7 +187,7 @@ class Front:
             self.board.words[self.base + ERRORS] += not good
             wake = self.draining or (self.door is None and self.held + 1 >= self.threads.ceiling)
         if full:
-            self.board.words[self.base + ALONE] = 1
+            self.board.words[self.base + RETIRING] = 1
             if self.door is not None:
                 self.door.shut()  # who comes from now on is its successor's
             os.kill(os.getpid(), signal.SIGTERM)
@@ -219,6 +219,6 @@ class Front:
         self.drain()
 
 
-def work(context: Context, slot: int, threads: Threads, wakeup: Wakeup) -> bool:
+def work(context: Context, slot: int, threads: ThreadPool, wakeup: SignalPipe) -> bool:
     """Serve until drained."""
     return Front(context, slot, threads, wakeup).run()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 AVAILABLE = hasattr(select, "epoll")  # elsewhere the main thread accepts
 
 
-class Door:
+class SharedEpoll:
     """One epoll for all threads. `take` accepts from a listener: the job, or None when there was nothing after all; it
     says with `arm` that the next connection may wake the next thread. It is called by one thread at a time, and no more
     once `shut` has returned."""

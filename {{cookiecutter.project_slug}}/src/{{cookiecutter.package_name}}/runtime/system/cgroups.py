@@ -1,4 +1,4 @@
-"""Control groups: how much CPU time and memory the service may use, and how much memory it uses.
+"""Endpoints groups: how much CPU time and memory the service may use, and how much memory it uses.
 
 Source: cgroups(7); of version 2 the kernel's cgroup-v2.rst (cpu.max, memory.max, memory.current), of version 1 its
 sched-bwc.rst (cpu.cfs_*) and memory.rst (memory.*_in_bytes). A container sees its own group at the root of the mount, a

@@ -9,7 +9,7 @@ EXTENSION = 10  # seconds that each EXTEND_TIMEOUT_USEC asks for; it is repeated
 UNSENT = 100  # messages kept for a manager that does not read; more are lost
 
 
-class Notify:
+class SdNotify:
     """The datagram socket named by NOTIFY_SOCKET, which is taken out of the environment: children do not notify."""
 
     def __init__(self) -> None:
