@@ -1,16 +1,10 @@
 """The prefork pool: worker processes that handle one request at a time, each with a sentry thread."""
 
-import faulthandler
-import os
-import signal
-
 from ..config.errors import OK, SOFTWARE
 from ..config.settings import Config
-from ..ipc import scoreboard, signals
-from ..log import records
-from ..log.records import log
 from ..process.member import Context
-from .worker import Worker, WorkerFailed
+from . import lifecycle
+from .worker import Worker
 
 NAME = "prefork"
 MEMORY = 4 * 2**20  # bytes that a fresh worker has of its own, rounded up
@@ -42,30 +36,10 @@ def prepare() -> None:
 
 def run(context: Context, slot: int) -> int:
     """A worker's life, from the fork to its exit status."""
-    words, base = context.board.words, context.board.base(slot)
-    context.board.own = base
-    words[base + scoreboard.PID] = os.getpid()
-    wakeup = signals.SignalPipe(signals.MEMBER)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    records.setup("worker", context.config)
-    records.channel.count_in(words, base + scoreboard.DROPPED)
-    faulthandler.enable()
+    wakeup = lifecycle.set_up(context, slot, "worker")
     worker = Worker(slot)
-    try:
-        function = getattr(context.handlers, "worker_init", None)
-        if function is not None:
-            function(worker)
-    except WorkerFailed as failure:
-        log.error("worker_init() gave up: %s", failure)
-        return SOFTWARE
-    except Exception:
-        log.exception("worker_init() failed")
+    if not lifecycle.enter(context.handlers, worker):
         return SOFTWARE
     good = context.service.engine.work(context, slot, worker, wakeup)
-    function = getattr(context.handlers, "worker_exit", None)
-    if function is not None:
-        try:
-            function(worker)
-        except Exception:
-            log.exception("worker_exit() failed")
+    lifecycle.leave(context.handlers, worker)
     return OK if good else SOFTWARE

@@ -17,7 +17,8 @@ from typing import Protocol
 from ..ipc.crash_throttle import CrashThrottle
 from ..log.records import log
 from ..process import pool_size
-from .worker import Worker, WorkerFailed
+from . import lifecycle
+from .worker import Worker
 
 Job = Callable[["PoolThread"], None]
 
@@ -111,15 +112,7 @@ class ThreadPool:
         self.leave(thread, good)
 
     def enter(self, thread: PoolThread) -> bool:
-        function = getattr(self.handlers, "worker_init", None)
-        try:
-            if function is not None:
-                function(thread.worker)
-        except WorkerFailed as failure:
-            log.error("worker_init() gave up: %s", failure)
-            return False
-        except BaseException:
-            log.exception("worker_init() failed")
+        if not lifecycle.enter(self.handlers, thread.worker):
             return False
         with self.lock:
             self.starting -= 1
@@ -168,12 +161,8 @@ class ThreadPool:
             return job
 
     def leave(self, thread: PoolThread, good: bool) -> None:
-        function = getattr(self.handlers, "worker_exit", None) if good else None
-        try:
-            if function is not None:
-                function(thread.worker)
-        except BaseException:
-            log.exception("worker_exit() failed")
+        if good:
+            lifecycle.leave(self.handlers, thread.worker)
         delay: float | None = 0.0
         with self.lock:
             del self.all[thread.number]

@@ -1,18 +1,16 @@
 """The threaded pool: worker threads that share memory, in one host process or a few (--processes)."""
 
-import faulthandler
 import os
-import signal
 import threading
 
 from ..config.errors import OK, SOFTWARE
 from ..config.settings import Config
-from ..ipc import scoreboard, signals
+from ..ipc import scoreboard
 from ..ipc.crash_throttle import CrashThrottle
-from ..log import records
 from ..log.records import log
 from ..process.handlers_module import STACK
 from ..process.member import Context
+from . import lifecycle
 from .thread_pool import ThreadPool
 
 NAME = "threaded"
@@ -55,13 +53,7 @@ def prepare() -> None:
 def run(context: Context, slot: int) -> int:
     """A host's life, from the fork to its exit status. Its main thread watches; user code runs in the others."""
     config = context.config
-    context.board.own = context.board.base(slot)
-    context.board.words[context.board.own + scoreboard.PID] = os.getpid()
-    wakeup = signals.SignalPipe(signals.MEMBER)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    records.setup("host", config)
-    records.channel.count_in(context.board.words, context.board.own + scoreboard.DROPPED)
-    faulthandler.enable(all_threads=True)
+    wakeup = lifecycle.set_up(context, slot, "host")
     threading.stack_size(context.stack_size)
     hosts = config.processes
     # -n and -m are totals over all hosts.

@@ -1,0 +1,48 @@
+"""What both pools do around the work of a member: set the process up, run the user's worker_init and worker_exit."""
+
+import faulthandler
+import os
+from types import ModuleType
+
+from ..ipc import scoreboard, signals
+from ..log import records
+from ..log.records import log
+from ..process.member import Context
+from .worker import Worker, WorkerFailed
+
+
+def set_up(context: Context, slot: int, role: str) -> signals.SignalPipe:
+    """Make the forked process a member with this slot of the scoreboard; returns the pipe of its signals."""
+    board = context.board
+    board.own = board.base(slot)
+    board.words[board.own + scoreboard.PID] = os.getpid()
+    wakeup = signals.SignalPipe(signals.MEMBER)
+    records.setup(role, context.config)
+    records.channel.count_in(board.words, board.own + scoreboard.DROPPED)
+    faulthandler.enable()
+    return wakeup
+
+
+def enter(handlers: ModuleType, worker: Worker) -> bool:
+    """Run worker_init(). False, with a line in the log, when it fails."""
+    function = getattr(handlers, "worker_init", None)
+    try:
+        if function is not None:
+            function(worker)
+    except WorkerFailed as failure:
+        log.error("worker_init() gave up: %s", failure)
+        return False
+    except BaseException:
+        log.exception("worker_init() failed")
+        return False
+    return True
+
+
+def leave(handlers: ModuleType, worker: Worker) -> None:
+    """Run worker_exit(). A failure is a line in the log, and no more: the worker ends in any case."""
+    function = getattr(handlers, "worker_exit", None)
+    try:
+        if function is not None:
+            function(worker)
+    except BaseException:
+        log.exception("worker_exit() failed")
