@@ -1,4 +1,4 @@
-"""Drive the parser as the poller of the runtime does, and write down what came of it.
+"""Drive the parser as the event loop of the runtime does, and write down what came of it.
 
 The parser is loaded straight from the template: it is plain Python, needs no rendering and imports nothing of ours.
 """
@@ -10,24 +10,34 @@ import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.package_name}}" / "runtime" / "http1.py"
+SOURCE = ROOT / "{{cookiecutter.project_slug}}" / "src" / "{{cookiecutter.package_name}}" / "runtime" / "http1"
 
 
 def _load() -> Any:
-    spec = importlib.util.spec_from_file_location("http1_of_the_template", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    """The names of the modules of http1/, in one namespace."""
+    names: dict[str, Any] = {}
     keep, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the template's tree stays clean
     try:
-        spec.loader.exec_module(module)
+        for name in ("__init__", "parser", "chunked"):
+            package = "http1_of_the_template"
+            spec = importlib.util.spec_from_file_location(
+                package if name == "__init__" else f"{package}.{name}",
+                SOURCE / f"{name}.py",
+                submodule_search_locations=[str(SOURCE)] if name == "__init__" else None,
+            )
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+            names.update(vars(module))
     finally:
         sys.dont_write_bytecode = keep
-    return module
+    return SimpleNamespace(**names)
 
 
 http1 = _load()

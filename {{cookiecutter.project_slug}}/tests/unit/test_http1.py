@@ -36,19 +36,6 @@ def refused(data: bytes, limits: http1.Limits = LIMITS) -> int:
     return whole.value.status
 
 
-def decode(data: bytes, size: int) -> tuple[bytes, list[tuple[str, str]], bytes]:
-    """Payload, trailers and rest of a chunked body that comes in pieces of this size."""
-    decoder = http1.Chunked(LIMITS)
-    payload = b""
-    for at in range(0, len(data), size):
-        piece, rest = decoder.feed(data[at : at + size])
-        payload += piece
-        if decoder.done:
-            return payload, decoder.trailers, rest + data[at + size :]
-    raise AssertionError("the body does not end")
-
-
-# ---- heads ----
 def test_a_head() -> None:
     fields = b"Host: example.com:8080\r\nAccept: a\r\nX-Empty:\r\naccept:\tb \r\n"
     head = parse(b"GET /a%20b/c?d=e&f HTTP/1.1\r\n" + fields + b"\r\n")
@@ -202,43 +189,3 @@ def test_limits() -> None:
     assert refused(data, http1.Limits(line=20, head=len(data), fields=2)) == 414
     assert refused(data, http1.Limits(line=21, head=len(data) - 1, fields=2)) == 431
     assert refused(data, http1.Limits(line=21, head=len(data), fields=1)) == 431
-
-
-# ---- bodies ----
-def test_chunks() -> None:
-    data = b'5\r\nhello\r\n00A; a=b ; c="d;\\""\r\n, big worl\r\n1\r\nd\r\n0\r\nX-Sum: 1\r\n\r\nGET /'
-    for size in (1, 2, 7, 1000):
-        assert decode(data, size) == (b"hello, big world", [("x-sum", "1")], b"GET /")
-
-
-def test_chunk_is_what_is_decoded() -> None:
-    data = http1.chunk(b"hello") + http1.chunk(b"") + http1.chunk(b"x" * 100) + http1.LAST_CHUNK
-    assert decode(data, 3) == (b"hello" + b"x" * 100, [], b"")
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (b"\r\n", 400),
-        (b"-1\r\n", 400),
-        (b"0x1\r\n", 400),
-        (b"1_0\r\n", 400),
-        (b"1 \r\n", 400),
-        (b"1\n", 400),
-        (b"1\r\nxy", 400),
-        (b"1\r\nx\n", 400),
-        (b"11111111111111111", 400),
-        (b"1;\r\n", 400),
-        (b"1;a=b;c\x00", 400),
-        (b"1;" + b"a" * 1024, 400),
-        (b"0\r\nA\r\n\r\n", 400),
-        (b"0\r\nContent-Length: 1\r\n\r\n", 400),
-        (b"0\r\nHost: a\r\n\r\n", 400),
-        (b"0\r\nA: " + b"b" * 8192, 431),
-    ],
-)
-def test_refused_chunks(data: bytes, status: int) -> None:
-    for size in (1, len(data)):
-        with pytest.raises(http1.ProtocolError) as error:
-            decode(data, size)
-        assert error.value.status == status

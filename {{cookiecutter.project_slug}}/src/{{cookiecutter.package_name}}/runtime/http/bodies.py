@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..http1.parser import CHUNKED, LAST_CHUNK, Chunked, Head, ProtocolError, chunk
+from ..http1.chunked import LAST_CHUNK, Chunked, chunk
+from ..http1.parser import CHUNKED, Head, ProtocolError
 from ..log.records import log
 from .messages import DisconnectedError, HTTPError
 

@@ -19,7 +19,8 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..http1.parser import CHUNKED, Chunked, Head, ProtocolError, parse_head
+from ..http1.chunked import Chunked
+from ..http1.parser import CHUNKED, Head, ProtocolError, parse_head
 from ..ipc import scoreboard
 from ..ipc.scoreboard import BUCKETS
 from ..log.records import log

@@ -1,4 +1,4 @@
-"""The HTTP/1.1 message parser: bytes in, a request head and a decoded body out. No sockets, no clocks.
+"""The HTTP/1.1 message parser: bytes in, a request head out. No sockets, no clocks.
 
 The grammar of RFC 9110 (semantics) and RFC 9112 (HTTP/1.1) stands in one place, below. It is put together into one
 regular expression that validates a whole head in one pass (`_HEAD`). What that refuses is read again line by line
@@ -15,10 +15,7 @@ from functools import lru_cache
 from socket import AF_INET6, inet_pton
 from typing import overload
 
-__all__ = ["CHUNKED", "LAST_CHUNK", "Chunked", "Head", "Limits", "ProtocolError", "chunk", "parse_head"]
-
 CHUNKED = -1  # Head.length of a chunked body
-LAST_CHUNK = b"0\r\n\r\n"
 EMPTY_LINES = 4  # tolerated before a request line; RFC 9112 2.2 asks for at least one
 
 
@@ -57,9 +54,9 @@ class Limits:
 # ---- Grammar --------------------------------------------------------------------------------------------------------
 # RFC 9110 5.6.2: token. RFC 9110 5.5: values hold VCHAR, SP, HTAB and obs-text, never another control.
 # RFC 9112 5.1: no space before the colon. 5.2: no folding. 2.2: CRLF ends a line, and nothing less does.
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
-_FIELD = _TOKEN + rb":" + _VALUE + rb"\r\n"
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
+FIELD_LINE = TOKEN + rb":" + VALUE + rb"\r\n"
 
 # RFC 3986 3.3 and 3.4, and beyond it only what browsers leave unescaped (WHATWG URL, percent-encode sets): [ ] | ^ in
 # paths, also \ ` { } in queries. Escapes must be whole. No fragment (RFC 9112 3.2), no space, ASCII only.
@@ -78,37 +75,25 @@ _TARGET = (
 # The fields that decide where a message ends and what becomes of the connection (RFC 9112 6 and 9.3). A line is
 # special when it begins with one, but for the one thing that many clients say and HTTP/1.1 does not need to hear.
 _SPECIAL = rb"(?=[HCTEhcte])(?i:host|content-length|transfer-encoding|expect|connection(?!: keep-alive\r)):"
-_PLAIN = rb"(?:(?!" + _SPECIAL + rb")" + _FIELD + rb")*"
+_PLAIN = rb"(?:(?!" + _SPECIAL + rb")" + FIELD_LINE + rb")*"
 # RFC 9112 2.1. On the way, catch the common case: a simple Host in front, then at most a simple Content-Length, and
 # nothing special after that. As no plain line is special, there is one way to divide the lines into these groups.
 # (?:x|) is (?:x)?, but the engine looks at the next byte before it begins with x.
 _HEAD = re.compile(
-    rb"(?!CONNECT )(" + _TOKEN + rb") (" + _TARGET + rb") HTTP/1\.([01])\r"
+    rb"(?!CONNECT )(" + TOKEN + rb") (" + _TARGET + rb") HTTP/1\.([01])\r"
     rb"(\n(?:[Hh]ost: (" + _NAME + rb"(?::[0-5]?[0-9]{0,4}|))\r\n|)" + _PLAIN
     + rb"(?:[Cc]ontent-[Ll]ength: ([0-9]{1,18})\r\n" + _PLAIN + rb"|)"
-    rb"(?:((?=" + _SPECIAL + rb")(?:" + _FIELD + rb")+)|))\r\n"
+    rb"(?:((?=" + _SPECIAL + rb")(?:" + FIELD_LINE + rb")+)|))\r\n"
 )  # fmt: skip
 _NOTABLE = re.compile(rb"\n(?=[HCTEhcte])((?i:host|content-length|transfer-encoding|expect|connection)):([^\r]*)")
 new = object.__new__
 _match_head, _findall_notable = _HEAD.match, _NOTABLE.findall
 
-# RFC 9112 7.1 and 7.1.1: hexadecimal digits only, no more than 64 bits need; extensions by the grammar.
-_QUOTED = rb'"[\t !#-\[\]-~\x80-\xff]*(?:\\[\t -~\x80-\xff][\t !#-\[\]-~\x80-\xff]*)*"'
-_EXTENSION = rb"[\t ]*;[\t ]*" + _TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
-_SIZE = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)\r\n")  # the first CRLF ends what was before
-_SIZE_START = re.compile(rb"\r?\Z|\r\n(?:[0-9A-Fa-f]{1,16}(?:[\t ;]" + _VALUE + rb")?\r?)?\Z")  # may become one
-_TRAILERS = re.compile(rb"((?:" + _FIELD + rb")*)\r\n")
-# RFC 9110 6.5.1: nothing that frames, routes, authenticates or decodes may come this late.
-_HEAD_ONLY = re.compile(
-    "authorization|connection|content-(encoding|length|range|type)|cookie|expect|host|keep-alive|te|trailer"
-    "|transfer-encoding|upgrade"
-)
-
-_FIELD_LINE = re.compile(_FIELD)
-_FIELD_NAME_START = re.compile(_TOKEN + rb"(?::|\Z)")
+_is_field_line = re.compile(FIELD_LINE).fullmatch
+_FIELD_NAME_START = re.compile(TOKEN + rb"(?::|\Z)")
 _FORBIDDEN = re.compile(rb"[\x00-\x08\n-\x0c\x0e-\x1f\x7f]|\r(?s:.)")  # anywhere in a field line but at its end
 _SPLIT_ABSOLUTE = re.compile(r"https?://[^/?]+([^?]*)(.*)", re.IGNORECASE)
-_is_token, _is_target = re.compile(_TOKEN).fullmatch, re.compile(_TARGET).fullmatch
+_is_token, _is_target = re.compile(TOKEN).fullmatch, re.compile(_TARGET).fullmatch
 _is_visible, _is_version = re.compile(rb"[!-~]*").fullmatch, re.compile(rb"HTTP/[0-9]\.[0-9]").fullmatch
 _is_authority = re.compile(_AUTHORITY).fullmatch
 
@@ -119,7 +104,7 @@ def _finder(name: str) -> re.Pattern[bytes]:
 
 
 class Head:
-    """A request head. Its fields stay bytes until somebody asks for one."""
+    """A request head. Its fields stay bytes until they are asked for."""
 
     __slots__ = ("_block", "_host", "expect", "keep_alive", "length", "method", "minor", "simple", "target")
 
@@ -169,10 +154,10 @@ class Head:
 
     def fields(self) -> list[tuple[str, str]]:
         """All field lines in their order, names in lower case."""
-        return _split_fields(self._block[1:])
+        return split_fields(self._block[1:])
 
 
-def _split_fields(lines: bytes) -> list[tuple[str, str]]:
+def split_fields(lines: bytes) -> list[tuple[str, str]]:
     parts = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")[:-1]]
     return [(name.lower(), value.strip(" \t")) for name, _, value in parts]
 
@@ -181,8 +166,8 @@ def _split_fields(lines: bytes) -> list[tuple[str, str]]:
 def parse_head(buffer: bytes | bytearray, limits: Limits, start: int = 0, seen: int = 0) -> tuple[Head, int] | None:
     """Parse the request head at `start`: the head and the offset after it; None when more bytes are needed.
 
-    Who got None and calls again, with more bytes in the same buffer, may pass as `seen` how long the buffer was: what
-    was examined then is not examined again, so that a head that trickles in costs no more than a few readings of it.
+    A later call with more bytes in the same buffer may pass its earlier length as `seen`: what was examined then is
+    not examined again, so that a head that trickles in costs no more than a few readings of it.
     """
     if seen and buffer.find(b"\r\n\r\n", max(start, seen - 3)) < 0:
         return _examine(buffer, limits, start, seen)
@@ -222,54 +207,56 @@ def _frame(head: Head, block: bytes) -> None:
     for name, value in _findall_notable(block):
         name, value = name.lower(), value.strip(b" \t")
         fields[name] = fields[name] + b"," + value if name in fields else value
+    head._host = _host_of(head, fields.get(b"host"))
+    # RFC 9112 9.3: options in any case; close wins; HTTP/1.0 closes unless asked not to.
+    options = _members(fields.get(b"connection", b""))
+    head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
+    head.length = _length_of(head, fields.get(b"transfer-encoding"), fields.get(b"content-length"))
+    # RFC 9110 10.1.1: no other expectation is defined, and none in HTTP/1.0. Without a body there is nothing to wait
+    # for.
+    if b"expect" in fields and head.minor:
+        if fields[b"expect"].lower() != b"100-continue":
+            raise ProtocolError(417, "unknown expectation")
+        head.expect = head.length != 0
 
-    # RFC 9112 3.2: exactly one valid Host in HTTP/1.1; in no version two, or an invalid one.
-    host = fields.get(b"host")
+
+def _host_of(head: Head, host: bytes | None) -> bytes:
+    """RFC 9112 3.2: exactly one valid Host in HTTP/1.1; in no version two, or an invalid one."""
     if host is None and head.minor:
         raise ProtocolError(400, "no Host")
     if host:
-        head._host = _authority(host, "malformed Host")
+        host = _authority(host, "malformed Host")
     if head.target == "*":
         if head.method != "OPTIONS":  # RFC 9112 3.2.4
             raise ProtocolError(400, "only OPTIONS may ask for *")
     elif head.target[0] != "/":
         # RFC 9112 3.2.2: the host in the target is the one that counts.
-        head._host = _authority(head.target.encode().split(b"/")[2].partition(b"?")[0], "malformed request target")
+        return _authority(head.target.encode().split(b"/")[2].partition(b"?")[0], "malformed request target")
     elif head.minor and not host:
         raise ProtocolError(400, "empty Host")  # RFC 9110 4.2.1: no http URI is without a host
+    return host or b""
 
-    # RFC 9112 9.3: options in any case; close wins; HTTP/1.0 closes unless asked not to.
-    head.keep_alive = head.minor == 1
-    if b"connection" in fields:
-        options = _members(fields[b"connection"])
-        head.keep_alive = b"close" not in options and (head.minor == 1 or b"keep-alive" in options)
 
-    length = fields.get(b"content-length")
-    if b"transfer-encoding" in fields:
+def _length_of(head: Head, encoding: bytes | None, length: bytes | None) -> int:
+    """The body's length, or CHUNKED (RFC 9112 6)."""
+    if encoding is not None:
         # RFC 9112 6.1 and 6.3: both of them, and chunked in HTTP/1.0, are the classics of smuggling.
         if length is not None:
             raise ProtocolError(400, "both Transfer-Encoding and Content-Length")
         if head.minor == 0:
             raise ProtocolError(400, "Transfer-Encoding in HTTP/1.0")
-        # RFC 9112 6.3: without chunked as the last coding nobody knows the length; 6.1: never twice.
-        codings = _members(fields[b"transfer-encoding"])
+        # RFC 9112 6.3: without chunked as the last coding the length is unknown; 6.1: never twice.
+        codings = _members(encoding)
         if codings[-1] != b"chunked" or b"chunked" in codings[:-1] or not all(map(_is_token, codings)):
             raise ProtocolError(400, "Transfer-Encoding does not end in one chunked")
         if len(codings) > 1:
             raise ProtocolError(501, "unsupported transfer coding")  # RFC 9112 6.1
-        head.length = CHUNKED
-    elif length is not None:
-        # RFC 9110 8.6: digits, and no more of them than 64 bits need. RFC 9112 6.3 lets equal values pass as one, or
-        # be refused. int() alone would take signs, spaces and underscores too.
-        if not length.isdigit() or len(length) > 18:
-            raise ProtocolError(400, "not one plain Content-Length")
-        head.length = int(length)
-
-    # RFC 9110 10.1.1: nobody knows another expectation, and HTTP/1.0 none. Without a body there is nothing to wait for.
-    if b"expect" in fields and head.minor:
-        if fields[b"expect"].lower() != b"100-continue":
-            raise ProtocolError(417, "unknown expectation")
-        head.expect = head.length != 0
+        return CHUNKED
+    # RFC 9110 8.6: digits, and no more of them than 64 bits need. RFC 9112 6.3 lets equal values pass as one, or be
+    # refused. int() alone would take signs, spaces and underscores too.
+    if length is not None and not (length.isdigit() and len(length) <= 18):
+        raise ProtocolError(400, "not one plain Content-Length")
+    return int(length or 0)
 
 
 def _members(value: bytes) -> list[bytes]:
@@ -310,7 +297,7 @@ def _examine(buffer: bytes | bytearray, limits: Limits, start: int, seen: int) -
     end = buffer.find(b"\r\n", start, stop)
     if end < 0 or end + 2 > seen:
         _check_request_line(bytes(buffer[start : end if end >= 0 else stop]), limits, end >= 0)
-    if end >= 0 and _check_fields(buffer, limits, end + 2, stop, seen):
+    if end >= 0 and check_fields(buffer, limits, end + 2, stop, seen):
         raise ProtocolError(400, "malformed head")  # not reached while this and _HEAD agree
     if len(buffer) - start >= limits.head:
         raise ProtocolError(431, "request head too large")
@@ -340,7 +327,7 @@ def _check_request_line(line: bytes, limits: Limits, complete: bool) -> None:
         raise ProtocolError(400, "malformed request target")
 
 
-def _check_fields(buffer: bytes | bytearray, limits: Limits, first: int, stop: int, seen: int) -> bool:
+def check_fields(buffer: bytes | bytearray, limits: Limits, first: int, stop: int, seen: int) -> bool:
     """Check the field lines in buffer[first:stop], an unfinished one too; was the empty line reached?"""
     begin = max(first, buffer.rfind(b"\n", first, seen) + 1)  # lines that ended before `seen` have been checked
     end = buffer.find(b"\n", max(begin, seen), stop)
@@ -348,7 +335,7 @@ def _check_fields(buffer: bytes | bytearray, limits: Limits, first: int, stop: i
     while end >= 0:
         if buffer.startswith(b"\r\n", begin):
             return True
-        if not _FIELD_LINE.fullmatch(buffer, begin, end + 1):
+        if not _is_field_line(buffer, begin, end + 1):
             raise ProtocolError(400, _fault(bytes(buffer[begin : end + 1])))
         count += 1
         if count > limits.fields:
@@ -374,72 +361,3 @@ def _fault(line: bytes) -> str:
     if name != line and name.endswith((b" ", b"\t")):
         return "whitespace between field name and colon"  # RFC 9112 5.1
     return "malformed field name"
-
-
-# ---- Bodies ---------------------------------------------------------------------------------------------------------
-def chunk(data: bytes) -> bytes:
-    """One chunk; nothing for no data, because an empty chunk ends the body (RFC 9112 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-
-
-class Chunked:
-    """Decoder of one chunked body (RFC 9112 7.1)."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.done = False
-        self.trailers: list[tuple[str, str]] = []  # names in lower case; apart from the head (RFC 9110 6.5.1)
-        self._limits = limits
-        self._pending = b"\r\n"  # what is not complete yet; as if a chunk had been there, so that all are read alike
-        self._left = 0  # bytes of this chunk's data still to come
-        self._ended = False  # nothing left but the trailer section
-        self._extensions = 0  # bytes of chunk extensions so far
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Decode: the payload found and, once `done`, what is left over (the start of the next request)."""
-        seen = len(self._pending)
-        data = self._pending + data if seen else data
-        self._pending = b""
-        payload = []
-        at = 0
-        while not self.done:
-            if self._left:
-                payload.append(data[at : at + self._left])
-                at += len(payload[-1])
-                self._left -= len(payload[-1])
-            if self._left:
-                break
-            end = self._trailer_section(data, at, seen) if self._ended else self._size(data, at)
-            if end < 0:
-                self._pending = data[at:]
-                break
-            at = end
-        return payload[0] if len(payload) == 1 else b"".join(payload), data[at:] if self.done else b""
-
-    def _size(self, data: bytes, at: int) -> int:
-        """Read the CRLF that ends the chunk before, and the size of this one; the offset after it, or -1."""
-        found = _SIZE.match(data, at, at + self._limits.chunk)
-        if found is None:
-            if len(data) - at >= self._limits.chunk or not _SIZE_START.match(data, at):
-                raise ProtocolError(400, "malformed chunk")
-            return -1
-        self._left = int(found[1], 16)
-        self._ended = self._left == 0
-        self._extensions += len(found[2])
-        if self._extensions > self._limits.extensions:
-            raise ProtocolError(400, "too many chunk extensions")
-        return found.end()
-
-    def _trailer_section(self, data: bytes, at: int, seen: int) -> int:
-        """Read the trailer section (RFC 9112 7.1.2); the offset after it, or -1."""
-        limits = self._limits
-        stop = min(len(data), at + limits.trailer)
-        found = _TRAILERS.match(data, at, stop) if _check_fields(data, limits, at, stop, seen) else None
-        if found is None:
-            if len(data) - at >= limits.trailer:
-                raise ProtocolError(431, "trailer section too large")
-            return -1
-        self.trailers = _split_fields(found[1])
-        if any(_HEAD_ONLY.fullmatch(name) for name, _ in self.trailers):
-            raise ProtocolError(400, "field not allowed in a trailer section")
-        self.done = True
-        return found.end()
