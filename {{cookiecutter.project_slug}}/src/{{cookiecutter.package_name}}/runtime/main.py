@@ -14,6 +14,7 @@ from .config.settings import Config, load, refuse_windows
 from .log import file_writer, records
 from .log.pipe_reader import PipeReader, style_of
 from .log.records import channel, log
+from .ops.endpoints import Endpoints
 from .process.handlers_module import load_handlers
 from .process.supervisor import Supervisor
 from .system import socket_activation
@@ -101,7 +102,7 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     try:
         for warning in config.warnings:
             log.warning(warning)
-        status = Supervisor(service, config, arguments, ready, relay, inherited).run()
+        status = Supervisor(service, config, arguments, ready, relay, inherited, Endpoints(config)).run()
     except StartError as error:
         if ready is None:
             raise  # after the relay's end: the last line is on stderr

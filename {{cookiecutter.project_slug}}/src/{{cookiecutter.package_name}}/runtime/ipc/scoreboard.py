@@ -36,7 +36,8 @@ STATES = ("free", "starting", "idle", "busy", "leaving")
 # Words of the header.
 # BEAT: monotonic milliseconds of the latest tick of the server. FLOOR: idle workers that it keeps ready.
 # CRASHES: workers that died. THROTTLED_UNTIL: end of the crash throttle's pause, in monotonic milliseconds.
-PHASE, HEALTH, BEAT, FLOOR, CRASHES, THROTTLED_UNTIL = range(6)
+# STACKS: how often every process was asked to log its stacks (`ctl stacks`).
+PHASE, HEALTH, BEAT, FLOOR, CRASHES, THROTTLED_UNTIL, STACKS = range(7)
 # Phases of a generation.
 # DRAIN: it ends, and empties the accept queue first. REPLACED: its successor takes over the queue.
 BEGIN, RUN, DRAIN, REPLACED = range(4)

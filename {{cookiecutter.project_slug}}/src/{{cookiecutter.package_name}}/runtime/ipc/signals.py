@@ -10,6 +10,8 @@ import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+from .waker import Waker
+
 # To the supervisor: what each signal asks for. The manual's table is compared with this one by a test.
 SUPERVISOR: Mapping[signal.Signals, str] = {
     signal.SIGTERM: "stop",  # graceful; at once with -t, or the second time
@@ -23,7 +25,11 @@ SUPERVISOR: Mapping[signal.Signals, str] = {
     signal.SIGCHLD: "reap",
 }
 # To servers, hosts and workers: a terminal's Ctrl-C or a control group's kill reaches them all, so only TERM counts.
-MEMBER: Mapping[signal.Signals, str] = {signal.SIGTERM: "drain", signal.SIGCHLD: "reap"}
+MEMBER: Mapping[signal.Signals, str] = {
+    signal.SIGTERM: "drain",
+    signal.SIGCHLD: "reap",
+    signal.SIGURG: "look",  # at the scoreboard, in which the server has written something
+}
 
 IGNORED = tuple(
     getattr(signal, name)
@@ -37,36 +43,27 @@ def nothing(number: int, frame: object) -> None:
     """The handler of every signal: the wake-up pipe does the work."""
 
 
-class SignalPipe:
-    """The pipe that signals arrive on; poll `fileno()`, then `take()` the actions asked for."""
+class SignalPipe(Waker):
+    """The self-pipe that signals arrive on; poll `fileno()`, then `take()` the actions asked for."""
 
     def __init__(self, actions: Mapping[signal.Signals, str]) -> None:
+        super().__init__()
         self.actions = actions
-        self.reader, self.writer = os.pipe()
-        os.set_blocking(self.reader, False)
-        os.set_blocking(self.writer, False)
         for number in (*IGNORED, *actions):
             signal.signal(number, nothing)
         # A full pipe means that 64 Ki signals wait already: nothing is lost by dropping one more.
         signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # whoever started us may have blocked some
-
-    def fileno(self) -> int:
-        return self.reader
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent may have blocked some
 
     def take(self) -> list[str]:
-        """The actions that arrived since the last call, in order, each at most once per call but for «stop»."""
-        try:
-            numbers = os.read(self.reader, 4096)
-        except BlockingIOError:
-            return []
-        asked = [self.actions[signal.Signals(n)] for n in numbers if n in self.actions]
-        return [a for i, a in enumerate(asked) if a not in asked[:i] or a in ("stop", "more", "fewer")]
+        """The actions that arrived since the last call, in order, each at most once per call but for those that
+        count: "stop", "more" and "fewer"."""
+        asked = [self.actions[signal.Signals(number)] for number in self.clear() if number in self.actions]
+        return [one for i, one in enumerate(asked) if one not in asked[:i] or one in ("stop", "more", "fewer")]
 
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
-        os.close(self.reader)
-        os.close(self.writer)
+        super().close()
 
 
 @contextmanager

@@ -118,7 +118,7 @@ class AdminConnection:
         body = answer.body.encode()
         self.out = (
             f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {answer.content_type}\r\n"
-            f"Content-Length: {len(body)}\r\nCache-Endpoints: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+            f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
             f"Content-Security-Policy: {answer.policy}\r\nConnection: close\r\n\r\n"
         ).encode() + (b"" if self.method == "HEAD" else body)
         self.deadline = time.monotonic() + PATIENCE

@@ -1,29 +1,27 @@
 """The supervisor's pages: what probes, `ctl` and the status page ask, and what they may order."""
 
 import os
+import selectors
 import socket
 import struct
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from .. import PYTHON
 from ..config.errors import NOPERM, USAGE, StartError
+from ..config.settings import Config
 from ..ipc import scoreboard
-from ..ipc.scoreboard import BUSY, FLOOR, IDLE, Slot
+from ..ipc.scoreboard import Slot
 from ..log.records import log
-from ..process.metrics import BOUNDS, Figures
+from ..process.metrics import BOUNDS
+from ..process.operations import Done, GenerationFacts, Operations
 from ..system import listeners as sockets
 from ..system.listeners import Listener
 from . import exposition
 from .admin_http import AdminServer, Answer, Later, Page, as_json
 from .exposition import Family, family, labels
-
-if TYPE_CHECKING:
-    from ..process.generation import Generation, ReloadListener
-    from ..process.supervisor import Supervisor
-
 
 LOOPBACK = ("127.", "[::1]", "localhost", "::1")
 SHOWN = 200  # workers, and threads of each, that /status lists one by one: those with the oldest requests first
@@ -34,12 +32,18 @@ TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 class Endpoints:
     """The --admin and --control endpoints of one supervisor."""
 
-    def __init__(self, supervisor: "Supervisor") -> None:
-        """Raises StartError when --admin or an explicit --control cannot be bound."""
-        self.supervisor = supervisor
+    operations: Operations
+    selector: selectors.BaseSelector
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
         self.desks: list[AdminServer] = []
         self.made: dict[str, Answer] = {}  # in this turn of the loop: those who ask at once share a page
-        config = supervisor.config
+
+    def open(self, operations: Operations, selector: selectors.BaseSelector) -> None:
+        """Raises StartError when --admin or an explicit --control cannot be bound."""
+        self.operations, self.selector = operations, selector
+        config = self.config
         questions: dict[tuple[str, str], Page] = {
             ("GET", "/livez"): lambda _: Answer(200, "ok\n"),
             ("GET", "/readyz"): self.readyz,
@@ -60,22 +64,22 @@ class Endpoints:
                 )
             with open(os.path.join(os.path.dirname(__file__), "status.html"), encoding="utf-8") as file:
                 page = Answer(200, file.read(), "text/html; charset=utf-8", PAGE_POLICY)
-            self.open(config.admin, {**questions, ("GET", "/"): lambda _: page}, False)
+            self.bind(config.admin, {**questions, ("GET", "/"): lambda _: page}, False)
             log.info("admin endpoint on %s", self.desks[0].listener.shown("http"))
         if config.control:
             try:
-                self.open("unix:" + config.control, {**questions, **orders}, True)
+                self.bind("unix:" + config.control, {**questions, **orders}, True)
             except StartError as error:
                 if config.source["control"] != "default":
                     raise
                 log.warning("no control socket, so no ctl: %s", error)
 
-    def open(self, address: str, pages: dict[tuple[str, str], Page], private: bool) -> None:
+    def bind(self, address: str, pages: dict[tuple[str, str], Page], private: bool) -> None:
         listener = sockets.bind(address, os.geteuid(), os.getegid())
         if listener.temporary and private:
             os.chmod(listener.temporary, 0o600)  # only the owner gives orders
         try:
-            self.desks.append(AdminServer(self.supervisor.selector, listener, pages, private))
+            self.desks.append(AdminServer(self.selector, listener, pages, private))
         except StartError:
             listener.remove()
             raise
@@ -90,74 +94,30 @@ class Endpoints:
 
     # ---- questions ---------------------------------------------------------------------------------------------
 
-    def unready(self) -> str:
-        """Why the service is not ready, "" when it is."""
-        supervisor = self.supervisor
-        if supervisor.stopping:
-            return "stopping"
-        if supervisor.current is None:
-            return "starting" if supervisor.next is not None else "no server"
-        if supervisor.pulse.stalled > supervisor.pulse.SILENCE:  # then what health() said last says nothing
-            return f"the server has not been heard of for {supervisor.pulse.stalled:.0f} s"
-        if not supervisor.current.board.words[scoreboard.HEALTH]:
-            return "health() says no"
-        return ""
-
     def readyz(self, query: str) -> Answer:
-        reason = self.unready()
+        reason = self.operations.unready()
         return Answer(503, f"not ready: {reason}\n") if reason else Answer(200, "ready\n")
-
-    def figures(self) -> Figures:
-        """What this service has counted since its start."""
-        figures = self.supervisor.figures.copy()
-        for generation in self.supervisor.generations:
-            figures.add(generation.board, generation is self.supervisor.current)
-        return figures
-
-    def pool(self) -> dict[str, int]:
-        """Workers (threads, where the pool has threads) by what they do, and the bounds of the pool."""
-        counts = dict.fromkeys(("idle", "busy", "starting", "leaving", "waiting"), 0)
-        for generation in self.supervisor.generations:
-            for slot in generation.board.slots():
-                counts["waiting"] += slot.waiting
-                if generation.board.words[scoreboard.PHASE] >= scoreboard.DRAIN:
-                    counts["leaving"] += slot.threads or 1
-                elif slot.threads and slot.state in (IDLE, BUSY):
-                    counts["busy"] += slot.threads_busy
-                    counts["idle"] += slot.threads - slot.threads_busy
-                else:
-                    counts[scoreboard.STATES[slot.state]] += 1
-        config, current = self.supervisor.config, self.supervisor.current
-        floor = current.board.words[FLOOR] if current is not None else 0
-        return {**counts, "floor": floor or config.idle, "max": config.max}
 
     def status(self) -> dict[str, Any]:
         """Everything that the supervisor knows, as plain data."""
-        supervisor = self.supervisor
-        now = time.monotonic()
-        reason = self.unready()
-        figures = self.figures()
-        words = figures.words
+        seen, now = self.operations.snapshot(), time.monotonic()
+        figures, words = seen.totals, seen.totals.words
         return {
-            "name": supervisor.config.name,
-            "version": supervisor.service.version,
+            "name": seen.name,
+            "version": seen.version,
             "python": PYTHON,
-            "pool": supervisor.service.pool_name,
-            "protocol": supervisor.service.protocol_name,
-            "pid": os.getpid(),
-            "uptime_seconds": round(now - supervisor.started, 3),
-            "ready": not reason,
-            "reason": reason,
-            "listeners": [
-                one.shown(supervisor.service.protocol_name)
-                for one in supervisor.listeners
-                if one.socket.fileno() >= 0  # a drain closes them
-            ],
-            "queue": sum(waiting(one) for one in supervisor.listeners),
-            "workers": self.pool(),
-            "connections": supervisor.connections,
-            "crashes": supervisor.throttle.crashes,
-            "throttled_seconds": self.throttled(now),
+            "pool": seen.pool,
+            "protocol": seen.protocol,
+            "pid": seen.pid,
+            "uptime_seconds": round(now - seen.started, 3),
+            "ready": not seen.unready,
+            "reason": seen.unready,
+            "listeners": [one.shown(seen.protocol) for one in seen.listeners],
+            "queue": sum(waiting(one) for one in seen.listeners),
+            "workers": seen.workers,
+            "connections": seen.connections,
+            "crashes": seen.server_crashes,
+            "throttled_seconds": round(seen.throttled_seconds, 3),
             "totals": {
                 "requests": figures.requests,
                 "errors": words[scoreboard.ERRORS],
@@ -166,10 +126,10 @@ class Endpoints:
                 "received_bytes": words[scoreboard.RECEIVED],
                 "sent_bytes": words[scoreboard.SENT],
                 "worker_crashes": figures.crashes,
-                "generations": supervisor.count,
-                "failed_reloads": supervisor.reload.failures,
-                "log_lines_dropped": supervisor.dropped(),
-                "logger_restarts": supervisor.relay.logger.restarts if supervisor.relay.logger is not None else 0,
+                "generations": seen.started_generations,
+                "failed_reloads": seen.failed_reloads,
+                "log_lines_dropped": seen.dropped_lines,
+                "logger_restarts": seen.logger_restarts,
             },
             "latency": {
                 "bounds_seconds": BOUNDS,
@@ -177,15 +137,8 @@ class Endpoints:
                 "sum_seconds": words[scoreboard.MICROSECONDS] / 1e6,
             },
             "metrics": [{**one._asdict(), "value": value} for one, value in figures.own.values()],
-            "generations": [shown(generation, now) for generation in supervisor.generations],
+            "generations": [shown(generation, now) for generation in seen.generations],
         }
-
-    def throttled(self, now: float) -> float:
-        """For how long the crash throttle starts nothing."""
-        supervisor = self.supervisor
-        board = supervisor.current.board if supervisor.current is not None else None
-        due = board.words[scoreboard.THROTTLED_UNTIL] / 1000 if board is not None else supervisor.restart_due
-        return round(max(0.0, due - now), 3) if due < float("inf") else 0.0
 
     def metrics(self) -> Answer:
         """The text format of Prometheus."""
@@ -193,27 +146,24 @@ class Endpoints:
 
     def families(self) -> list[Family]:
         """All metrics; the manual's table is compared with these by a test."""
-        supervisor = self.supervisor
-        figures, pool = self.figures(), self.pool()
-        words = figures.words
+        seen = self.operations.snapshot()
+        figures, words, pool = seen.totals, seen.totals.words, seen.workers
         known = labels(
-            name=supervisor.config.name, version=supervisor.service.version, python=PYTHON,
-            pool=supervisor.service.pool_name, protocol=supervisor.service.protocol_name,
+            name=seen.name, version=seen.version, python=PYTHON, pool=seen.pool, protocol=seen.protocol,
         )  # fmt: skip
-        started = time.time() - (time.monotonic() - supervisor.started)
-        current = supervisor.current
+        started = time.time() - (time.monotonic() - seen.started)
         return [
             Family("gauge", "service_info", "Always 1; its labels say what runs.", [(known, 1)]),
             family("gauge", "service_start_time_seconds", "When the supervisor started, in Unix time.", started),
-            family("gauge", "service_ready", "1 while /readyz answers 200, else 0.", not self.unready()),
+            family("gauge", "service_ready", "1 while /readyz answers 200, else 0.", not seen.unready),
             family("gauge", "service_generation", "Number of the generation that serves, 0 without.",
-                   current.number if current is not None else 0),
+                   seen.serving),
             family("counter", "service_generations_total", "Generations started: the first, and one per reload.",
-                   supervisor.count),
+                   seen.started_generations),
             family("counter", "service_failed_reloads_total", "Reloads that failed; the old generation served on.",
-                   supervisor.reload.failures),
+                   seen.failed_reloads),
             family("counter", "service_server_crashes_total", "Server processes that died and were replaced.",
-                   supervisor.throttle.crashes),
+                   seen.server_crashes),
             family("counter", "service_worker_crashes_total", "Worker processes that died and were replaced.",
                    figures.crashes),
             Family("gauge", "service_workers", "Workers by what they do.",
@@ -222,8 +172,8 @@ class Endpoints:
             family("gauge", "service_workers_limit", "Most workers (--max).", pool["max"]),
             family("gauge", "service_jobs_waiting", "Requests that wait for a thread.", pool["waiting"]),
             family("gauge", "service_accept_queue", "Connections that nobody has accepted yet (Linux, TCP).",
-                   sum(waiting(one) for one in supervisor.listeners)),
-            family("gauge", "service_connections", "Connections that are held.", supervisor.connections),
+                   sum(waiting(one) for one in seen.listeners)),
+            family("gauge", "service_connections", "Connections that are held.", seen.connections),
             family("counter", "service_connections_total", "Connections accepted.", words[scoreboard.ACCEPTED]),
             family("counter", "service_handovers_total", "Connections handed from a busy worker to an idle one.",
                    words[scoreboard.HANDED_OVER]),
@@ -234,9 +184,9 @@ class Endpoints:
             family("counter", "service_received_bytes_total", "Bytes received (http).", words[scoreboard.RECEIVED]),
             family("counter", "service_sent_bytes_total", "Bytes sent (http).", words[scoreboard.SENT]),
             family("counter", "service_log_lines_dropped_total", "Lines of the log that nobody took in time.",
-                   supervisor.dropped()),
+                   seen.dropped_lines),
             family("counter", "service_logger_restarts_total", "Logger processes (--log-file) that died.",
-                   supervisor.relay.logger.restarts if supervisor.relay.logger is not None else 0),
+                   seen.logger_restarts),
             exposition.histogram(
                 "service_request_duration_seconds", "Time from a request's arrival to its answer.",
                 figures.histogram(), words[scoreboard.MICROSECONDS] / 1e6,
@@ -252,59 +202,35 @@ class Endpoints:
     def reload(self, query: str) -> Later:
         """Answers when the reload has worked or failed."""
         later = Later()
-        self.supervisor.reload.watchers.append(outcome(later))
-        self.supervisor.reload.begin()
+        self.operations.reload(outcome(later))
         return later
 
-    def reloaded(self, query: str) -> Answer | Later:
-        """How the reload ends that a HUP has begun, or how the latest one ended. A HUP sent before the question
-        counts: its handler has run by the time that the question can be read, so it only has to be taken first."""
-        supervisor = self.supervisor
-        supervisor.on_signal()
-        if supervisor.stopping:
-            return Answer(409, "the service is stopping\n")
-        if supervisor.next is None:
-            current = supervisor.current
-            if supervisor.reload.trouble or current is None:
-                return Answer(409, (supervisor.reload.trouble or self.unready()) + "\n")
-            return Answer(200, f"generation {current.number} serves\n")
+    def reloaded(self, query: str) -> Later:
+        """How the reload ends that a HUP has begun, or how the latest one ended."""
         later = Later()
-        waiting = supervisor.reload.watchers if supervisor.reload.asked else supervisor.next.watchers
-        waiting.append(outcome(later))
+        self.operations.reload_outcome(outcome(later))
         return later
 
     def stop(self, query: str) -> Answer:
-        self.supervisor.stop("ctl")
+        self.operations.stop("ctl")
         return Answer(202, "stopping\n")
 
     def restart(self, query: str) -> Answer:
         """Stop, and start again by the same command."""
-        supervisor = self.supervisor
-        if supervisor.stopping:
-            return Answer(409, "it is stopping already\n")
-        if supervisor.notify.address or any(one.inherited for one in supervisor.listeners):
-            return Answer(409, "its starter holds its state or its sockets: restart it there (systemctl restart)\n")
-        try:
-            supervisor.reload.load()
-        except (StartError, OSError) as error:
-            return Answer(409, f"not restarted: {error}\n")
-        supervisor.stop("ctl restart")
-        supervisor.again = True
-        return Answer(202, "restarting\n")
+        refusal = self.operations.restart()
+        return Answer(409, refusal + "\n") if refusal else Answer(202, "restarting\n")
 
     def workers(self, query: str) -> Answer:
         """Raise or lower the idle floor by so many."""
-        supervisor, current = self.supervisor, self.supervisor.current
         sign, digits = query[:1], query[1:]
         if sign not in ("+", "-") or not (digits.isascii() and digits.isdigit() and len(digits) < 6):
             return Answer(400, "needs a number with its sign: +2 or -2\n")
-        if current is None:
-            return Answer(409, f"{self.unready()}\n")
-        before = current.board.words[FLOOR]
-        after = max(1, min(supervisor.config.max, before + int(query)))
-        for generation in supervisor.generations:
-            generation.tell(f"floor{query}")
-        note = "" if after == before + int(query) else f" (the bounds are 1 and --max {supervisor.config.max})"
+        floors = self.operations.change_floor(int(query))
+        if floors is None:
+            return Answer(409, f"{self.operations.unready()}\n")
+        before, after = floors
+        most = self.operations.snapshot().workers["max"]
+        note = "" if after == before + int(query) else f" (the bounds are 1 and --max {most})"
         return Answer(200, f"idle floor {before} -> {after}{note}; a reload sets it back to --idle\n")
 
     def expire(self, now: float) -> None:
@@ -313,12 +239,17 @@ class Endpoints:
         for desk in self.desks:
             desk.expire(now)
 
+    def sockets(self) -> Iterator[socket.socket]:
+        """All that are open."""
+        for desk in self.desks:
+            yield from desk.sockets()
+
     def close(self) -> None:
         for desk in self.desks:
             desk.close()
 
 
-def outcome(later: Later) -> "ReloadListener":
+def outcome(later: Later) -> Done:
     """Answers somebody who waits for the end of a reload."""
 
     def ended(worked: bool, text: str) -> None:
@@ -327,7 +258,7 @@ def outcome(later: Later) -> "ReloadListener":
     return ended
 
 
-def shown(generation: "Generation", now: float) -> dict[str, Any]:
+def shown(generation: GenerationFacts, now: float) -> dict[str, Any]:
     """A generation as plain data."""
     board = generation.board
     slots = sorted(board.slots(), key=lambda slot: slot.since or float("inf"))
@@ -364,7 +295,7 @@ def shown(generation: "Generation", now: float) -> dict[str, Any]:
     }
 
 
-def threads_of(generation: "Generation", slot: Slot) -> list[tuple[int, int]]:
+def threads_of(generation: GenerationFacts, slot: Slot) -> list[tuple[int, int]]:
     rows = generation.board.shown_threads(slot.number)
     return sorted(rows, key=lambda row: row[1] or float("inf"))[:SHOWN]
 

@@ -4,13 +4,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 
 from ..config.settings import Config
 from ..ipc.scoreboard import Scoreboard
 from ..system.listeners import Listener
-
-ReloadListener = Callable[[bool, str], None]  # told whether a reload worked, and why not
+from .operations import Done
 
 
 class Generation:
@@ -31,7 +29,7 @@ class Generation:
         self.channel.setblocking(False)
         self.lives = lives
         self.born = time.monotonic()
-        self.watchers: list[ReloadListener] = []  # wait until it is ready or has failed
+        self.watchers: list[Done] = []  # wait until it is ready or has failed
         self.failure: tuple[int, str] | None = None  # (exit status, reason), as the server reported it
         self.alive = True  # some process of it is left
         self.listens = False  # its init() has returned

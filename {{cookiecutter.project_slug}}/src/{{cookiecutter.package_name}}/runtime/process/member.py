@@ -5,12 +5,13 @@ import signal
 import socket
 import time
 from types import ModuleType
-from typing import NamedTuple
 
 from ..config.service import Service
 from ..config.settings import Config
 from ..ipc import scoreboard
 from ..ipc.scoreboard import Scoreboard
+from ..ipc.waker import Waker
+from ..log.records import log_stacks
 from ..system.listeners import Listener
 
 
@@ -40,22 +41,32 @@ class Member:
             self.leaving = True  # user code has waited for it: nobody will tell how it ended
 
 
-class Context(NamedTuple):
+class Context:
     """What a child of the server needs to work."""
 
-    service: Service
-    config: Config
-    board: Scoreboard
-    handlers: ModuleType
-    listeners: list[Listener]
-    pair: tuple[socket.socket, socket.socket]
-    parent: int  # reads end-of-file when the server is gone
-    waker: int  # a byte wakes the server
-    stack_size: int
+    def __init__(
+        self, service: Service, config: Config, board: Scoreboard, handlers: ModuleType, listeners: list[Listener],
+        pair: tuple[socket.socket, socket.socket], parent: int, waker: Waker, stack_size: int,
+    ) -> None:  # fmt: skip
+        self.service = service
+        self.config = config
+        self.board = board
+        self.handlers = handlers
+        self.listeners = listeners
+        self.pair = pair  # through which the members hand connections over
+        self.parent = parent  # reads end-of-file when the server is gone
+        self.waker = waker  # of the server
+        self.stack_size = stack_size  # bytes, of a thread
+        self.stacks = board.words[scoreboard.STACKS]  # as last seen
 
     def wake_server(self) -> None:
-        """Its pool may have to change."""
-        try:
-            os.write(self.waker, b"b")
-        except OSError:
-            return  # full: it has nudges enough; closed: there is no server to tell
+        """The pool may have to change."""
+        self.waker.wake()
+
+    def look(self) -> None:
+        """SIGURG has come: the server has written something on the scoreboard. Logs the stacks of this process if they
+        are wanted; the rest is for the pool to read."""
+        wanted = self.board.words[scoreboard.STACKS]
+        if wanted != self.stacks:
+            self.stacks = wanted
+            log_stacks()

@@ -10,7 +10,7 @@ from ..log.records import log
 from ..system import socket_activation
 from ..system.listeners import Listener
 from ..system.privileges import Identity
-from .generation import ReloadListener
+from .operations import Done
 
 if TYPE_CHECKING:
     from .supervisor import Supervisor
@@ -24,7 +24,7 @@ class Reload:
         self.asked = False  # for another one, while a generation was starting
         self.failures = 0
         self.trouble = ""  # why the latest one failed, if it did
-        self.watchers: list[ReloadListener] = []  # wait for the one that begins next; later they are the generation's
+        self.watchers: list[Done] = []  # wait for the one that begins next; later they are the generation's
 
     def begin(self) -> None:
         """Start the next generation; the current one serves until that is ready."""
@@ -101,7 +101,7 @@ def keep_start_scope(old: Config, new: Config) -> None:
         new.set(key, getattr(old, key), old.source[key])
 
 
-def tell(watchers: list[ReloadListener], worked: bool, text: str) -> None:
+def tell(watchers: list[Done], worked: bool, text: str) -> None:
     """Say how a reload has ended, once."""
     waiting, watchers[:] = list(watchers), []
     for watcher in waiting:

@@ -22,6 +22,7 @@ from ..config.settings import Config
 from ..ipc import scoreboard, signals
 from ..ipc.crash_throttle import CrashThrottle
 from ..ipc.scoreboard import Scoreboard
+from ..ipc.waker import Waker
 from ..log import records
 from ..log.records import log
 from ..system.daemonize import enter
@@ -115,9 +116,7 @@ class ServerProcess:
         self.report("listening")
         self.identity.become()
         self.parent, self.parent_writer = os.pipe()
-        self.waker, self.waker_writer = os.pipe()
-        os.set_blocking(self.waker, False)
-        os.set_blocking(self.waker_writer, False)
+        self.waker = Waker()
         self.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         for end in self.pair:
             end.setblocking(False)
@@ -125,7 +124,7 @@ class ServerProcess:
         self.channel.setblocking(False)
         for fd, action in (
             (self.wakeup.fileno(), self.on_signal),
-            (self.waker, self.on_wake),
+            (self.waker.fileno(), self.on_wake),
             (self.channel.fileno(), self.on_command),
         ):
             self.selector.register(fd, selectors.EVENT_READ, action)
@@ -200,7 +199,7 @@ class ServerProcess:
                 self.drain()
 
     def on_wake(self) -> None:
-        os.read(self.waker, 4096)
+        self.waker.clear()
         if not self.ready and any(s in (scoreboard.IDLE, scoreboard.BUSY) for s in self.board.states):
             self.ready = True
             self.report("ready")
@@ -217,6 +216,8 @@ class ServerProcess:
                 self.drain(scoreboard.DRAIN if command == "drain" else scoreboard.REPLACED)
             elif command == "halt":
                 self.halt()
+            elif command == "stacks":
+                self.log_stacks()
             elif command.startswith("floor"):
                 self.steer(int(command.removeprefix("floor")))
 
@@ -226,9 +227,14 @@ class ServerProcess:
         self.board.words[scoreboard.FLOOR] = wanted
         self.floor = self.service.pool.floor(self.config, wanted)
         log.info("idle floor is now %d", wanted)
-        for member in self.members.values():
-            member.kill(signal.SIGURG)  # hosts look at the board; it wakes a loop and does nothing else
+        self.kill_all(signal.SIGURG)  # hosts look at the scoreboard
         self.resize()
+
+    def log_stacks(self) -> None:
+        """`ctl stacks`: this process and its members log where their threads are."""
+        records.log_stacks()
+        self.board.words[scoreboard.STACKS] += 1
+        self.kill_all(signal.SIGURG)
 
     # ---- members -----------------------------------------------------------------------------------------------
 
@@ -262,7 +268,7 @@ class ServerProcess:
             return None  # those that leave still hold theirs; the next tick tries again
         context = Context(
             self.service, self.config, self.board, self.handlers, self.listeners, self.pair, self.parent,
-            self.waker_writer, self.server.stack_size,
+            self.waker, self.server.stack_size,
         )  # fmt: skip
         try:
             with signals.blocked():
@@ -296,7 +302,7 @@ class ServerProcess:
             self.channel.close()
             self.wakeup.close()
             os.close(self.parent_writer)
-            os.close(self.waker)
+            self.waker.close_reader()
             status = self.service.pool.run(context, slot)
             self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be somebody else's
         except BaseException:

@@ -23,7 +23,6 @@ from ..ipc.scoreboard import Scoreboard
 from ..log import records
 from ..log.pipe_reader import PipeReader
 from ..log.records import log
-from ..ops.endpoints import Endpoints
 from ..system import cgroups
 from ..system import listeners as sockets
 from ..system.launcher import ReadyPipe
@@ -35,6 +34,7 @@ from .code_watcher import CodeWatcher
 from .generation import Generation
 from .heartbeat import Heartbeat
 from .metrics import Figures
+from .operations import Done, GenerationFacts, OperatorEndpoints, Snapshot
 from .recycling import resident
 from .reload import Reload, tell
 from .server import LAST_WORDS, ServerProcess, flush
@@ -49,7 +49,7 @@ class Supervisor:
 
     def __init__(
         self, service: Service, config: Config, arguments: Sequence[str], ready: ReadyPipe | None,
-        relay: PipeReader, activated: Mapping[str, str],
+        relay: PipeReader, activated: Mapping[str, str], endpoints: OperatorEndpoints,
     ) -> None:  # fmt: skip
         self.service = service
         self.config = config
@@ -73,9 +73,9 @@ class Supervisor:
         self.listeners: list[Listener] = []
         self.started = time.monotonic()
         self.pulse = Heartbeat()  # of the current server
-        self.control: Endpoints | None = None
+        self.endpoints = endpoints
         self.figures = Figures()  # what ended generations have counted
-        self.reload = Reload(self)
+        self.reloads = Reload(self)
         self.again = False  # `ctl restart`: after the end comes a new beginning
         self.selector = selectors.DefaultSelector()
         self.notify = SdNotify()
@@ -95,7 +95,7 @@ class Supervisor:
                 log.warning("pidfile %s named pid %s, which is gone: taken over", config.pidfile, self.pidfile.stale)
         try:
             self.listeners = self.bind(config, identity)
-            self.control = Endpoints(self)
+            self.endpoints.open(self, self.selector)
             self.wakeup = signals.SignalPipe(signals.SUPERVISOR)
             self.watch(self.wakeup.fileno(), self.on_signal)
             self.relay.join(self.selector)
@@ -159,7 +159,7 @@ class Supervisor:
         os.close(holding)
         self.count += 1
         generation = Generation(self.count, pid, config, board, listeners, channel, lives)
-        generation.watchers, self.reload.watchers = self.reload.watchers, []
+        generation.watchers, self.reloads.watchers = self.reloads.watchers, []
         if config.start_timeout:
             generation.deadline = generation.born + config.start_timeout
         self.generations.append(generation)
@@ -182,13 +182,11 @@ class Supervisor:
         for listener in self.listeners:
             if listener.socket.fileno() not in keep:
                 listener.socket.close()
-        if self.control is not None:
-            for desk in self.control.desks:
-                for sock in desk.sockets():
-                    if sock.fileno() in watched:
-                        sock.detach()  # closed above, by its number
-                    else:
-                        sock.close()  # accepting pauses there
+        for sock in self.endpoints.sockets():
+            if sock.fileno() in watched:
+                sock.detach()  # closed above, by its number
+            else:
+                sock.close()  # accepting pauses there
         if self.pidfile is not None:
             os.close(self.pidfile.descriptor)
         if self.ready_pipe is not None:
@@ -225,22 +223,19 @@ class Supervisor:
         beating = self.current is not None and not (self.current.halted or self.stopping)
         self.pulse.check(self.current if beating else None)
         self.relay.check(now, self.dropped())
-        if self.control is not None:
-            self.control.expire(now)
+        self.endpoints.expire(now)
         if self.code is not None and not self.stopping and (names := self.code.changed()):
             log.info("changed: %s", ", ".join(names))
-            self.reload.begin()
+            self.reloads.begin()
         self.notify.beat(now, self.stopping or self.next is not None, self.summary)
 
     def summary(self) -> str:
         """What the service does, in one line for `systemctl status`."""
-        if self.control is None:
-            return "starting"
-        pool = self.control.pool()
+        pool = self.workers()
         state = "draining" if self.stopping else "reloading" if self.current and self.next else ""
         state = state or (f"serving, generation {self.current.number}" if self.current else "starting")
         counts = ", ".join(f"{pool[name]} {name}" for name in ("busy", "idle", "starting", "leaving") if pool[name])
-        trouble = f"; {self.reload.trouble}" if self.reload.trouble else ""
+        trouble = f"; {self.reloads.trouble}" if self.reloads.trouble else ""
         return f"{state}: workers {counts or 'none'}, at most {pool['max']}; connections {self.connections}{trouble}"
 
     @property
@@ -293,12 +288,11 @@ class Supervisor:
             elif action == "halt":
                 self.halt("INT or QUIT")
             elif action == "reload":
-                self.reload.begin()
+                self.reloads.begin()
             elif action == "respawn":
                 self.respawn()
             elif action in ("more", "fewer") and not (self.config.foreground and os.isatty(2)):
-                for generation in self.generations:
-                    generation.tell("floor+1" if action == "more" else "floor-1")
+                self.change_floor(1 if action == "more" else -1)
 
     def reap(self) -> None:
         """Collect every child, known or not: PID 1 inherits orphans."""
@@ -381,7 +375,7 @@ class Supervisor:
             if one not in left and one.drain_due == float("inf"):  # else it is to drain, and soon
                 self.drain(one, "yield")
         self.was_ready = True
-        self.reload.trouble = ""
+        self.reloads.trouble = ""
         self.notify.send("READY=1", f"STATUS=serving, generation {generation.number}")
         self.relay.flush()
         if self.relay.logger is not None:
@@ -390,7 +384,7 @@ class Supervisor:
             self.ready_pipe.verdict(OK)
             self.ready_pipe = None
         tell(generation.watchers, True, f"generation {generation.number} serves")
-        self.reload.go_on()
+        self.reloads.go_on()
 
     def on_server_end(self, generation: Generation, status: int) -> None:
         """A server has ended: as asked, failed to start, or crashed."""
@@ -413,7 +407,7 @@ class Supervisor:
             if generation.failure:
                 self.give_up(generation.failure[0], reason)
             else:
-                self.restart(generation, reason)
+                self.replace(generation, reason)
         elif status:
             log.warning("generation %d, which was draining: %s", generation.number, reason)
         if not generation.alive:
@@ -428,16 +422,16 @@ class Supervisor:
             if listener not in self.listeners:
                 listener.remove()
         if self.current is not None:
-            self.reload.failed(f"reload failed: {reason}; generation {self.current.number} serves on")
+            self.reloads.failed(f"reload failed: {reason}; generation {self.current.number} serves on")
             tell(generation.watchers, False, reason)
-            self.reload.go_on()
+            self.reloads.go_on()
         elif self.was_ready:
             tell(generation.watchers, False, reason)
-            self.restart(generation, reason)
+            self.replace(generation, reason)
         else:
             self.give_up(generation.failure[0] if generation.failure else SOFTWARE, reason)
 
-    def restart(self, generation: Generation, reason: str) -> None:
+    def replace(self, generation: Generation, reason: str) -> None:
         """A server that served is gone: start the next generation without waiting for its workers."""
         delay = self.throttle.died(time.monotonic() - generation.born)
         if delay is None:
@@ -462,7 +456,7 @@ class Supervisor:
         self.status = status
         self.say(reason)
         self.stopping = True
-        self.reload.end_all("the service has given up")
+        self.reloads.end_all("the service has given up")
         self.next = None
         for generation in self.generations:
             self.end_now(generation)
@@ -514,7 +508,7 @@ class Supervisor:
         self.restart_due = float("inf")
         self.notify.send("STOPPING=1", "STATUS=draining")
         log.info("stopping gracefully (%s)", cause)
-        self.reload.end_all("the service is stopping")
+        self.reloads.end_all("the service is stopping")
         if self.next is not None:
             self.end_now(self.next)
             self.next = None
@@ -554,7 +548,7 @@ class Supervisor:
         if not self.stopping:
             self.notify.send("STOPPING=1", "STATUS=stopping at once")
         self.stopping = self.ending = True
-        self.reload.end_all("the service is stopping")
+        self.reloads.end_all("the service is stopping")
         self.drain_due = self.restart_due = float("inf")
         for listener in self.listeners:
             listener.remove()
@@ -567,10 +561,102 @@ class Supervisor:
             generation.deadline = time.monotonic() + LAST_WORDS + MERCY
             generation.tell("halt")
 
+    # ---- operations ----------------------------------------------------------------------------------------------
+
+    def unready(self) -> str:
+        """Why the service is not ready, "" when it is."""
+        if self.stopping:
+            return "stopping"
+        if self.current is None:
+            return "starting" if self.next is not None else "no server"
+        if self.pulse.stalled > self.pulse.SILENCE:  # then what health() said last says nothing
+            return f"the server has not been heard of for {self.pulse.stalled:.0f} s"
+        if not self.current.board.words[scoreboard.HEALTH]:
+            return "health() says no"
+        return ""
+
+    def workers(self) -> dict[str, int]:
+        """Workers (threads, where the pool has threads) by state, and the bounds of the pool."""
+        counts = dict.fromkeys(("idle", "busy", "starting", "leaving", "waiting"), 0)
+        for generation in self.generations:
+            for slot in generation.board.slots():
+                counts["waiting"] += slot.waiting
+                if generation.board.words[scoreboard.PHASE] >= scoreboard.DRAIN:
+                    counts["leaving"] += slot.threads or 1
+                elif slot.threads and slot.state in (scoreboard.IDLE, scoreboard.BUSY):
+                    counts["busy"] += slot.threads_busy
+                    counts["idle"] += slot.threads - slot.threads_busy
+                else:
+                    counts[scoreboard.STATES[slot.state]] += 1
+        floor = self.current.board.words[scoreboard.FLOOR] if self.current is not None else 0
+        return {**counts, "floor": floor or self.config.idle, "max": self.config.max}
+
+    def snapshot(self) -> Snapshot:
+        service, current = self.service, self.current
+        totals = self.figures.copy()
+        for generation in self.generations:
+            totals.add(generation.board, generation is current)
+        due = current.board.words[scoreboard.THROTTLED_UNTIL] / 1000 if current is not None else self.restart_due
+        return Snapshot(
+            name=self.config.name, version=service.version, pool=service.pool_name, protocol=service.protocol_name,
+            pid=os.getpid(), started=self.started, stopping=self.stopping, unready=self.unready(),
+            listeners=[one for one in self.listeners if one.socket.fileno() >= 0],  # a drain closes them
+            generations=[GenerationFacts(one.number, one.pid, one.born, one.board) for one in self.generations],
+            serving=current.number if current is not None else 0, started_generations=self.count,
+            workers=self.workers(), connections=self.connections, totals=totals,
+            failed_reloads=self.reloads.failures, server_crashes=self.throttle.crashes,
+            throttled_seconds=max(0.0, due - time.monotonic()) if due < float("inf") else 0.0,
+            dropped_lines=self.dropped(),
+            logger_restarts=self.relay.logger.restarts if self.relay.logger is not None else 0,
+        )  # fmt: skip
+
+    def reload(self, done: Done) -> None:
+        self.reloads.watchers.append(done)
+        self.reloads.begin()
+
+    def reload_outcome(self, done: Done) -> None:
+        """A HUP sent before the question counts: its handler has run by the time that the question can be read, so it
+        only has to be taken first."""
+        self.on_signal()
+        if self.stopping:
+            done(False, "the service is stopping")
+        elif self.next is not None:
+            waiting = self.reloads.watchers if self.reloads.asked else self.next.watchers
+            waiting.append(done)
+        elif self.reloads.trouble or self.current is None:
+            done(False, self.reloads.trouble or self.unready())
+        else:
+            done(True, f"generation {self.current.number} serves")
+
+    def restart(self) -> str:
+        if self.stopping:
+            return "it is stopping already"
+        if self.notify.address or any(one.inherited for one in self.listeners):
+            return "its starter holds its state or its sockets: restart it there (systemctl restart)"
+        try:
+            self.reloads.load()
+        except (StartError, OSError) as error:
+            return f"not restarted: {error}"
+        self.stop("ctl restart")
+        self.again = True
+        return ""
+
+    def change_floor(self, change: int) -> tuple[int, int] | None:
+        for generation in self.generations:
+            generation.tell(f"floor{change:+d}")
+        if self.current is None:
+            return None
+        before = self.current.board.words[scoreboard.FLOOR]
+        return before, max(1, min(self.config.max, before + change))
+
+    def stacks(self) -> None:
+        records.log_stacks()
+        for generation in self.generations:
+            generation.tell("stacks")
+
     def clean_up(self) -> None:
         """Leave nothing behind."""
-        if self.control is not None:
-            self.control.close()
+        self.endpoints.close()
         for listener in self.listeners:
             listener.remove()
         if self.pidfile is not None:

@@ -1,0 +1,38 @@
+"""The self-pipe: how another thread, a signal or a forked process wakes a loop that sleeps in its selector."""
+
+import os
+
+
+class Waker:
+    """A pipe; neither end blocks. The loop polls `fileno()`, and calls `clear()` before it looks for what there is to
+    do: what is added later wakes it again."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        os.set_blocking(self.reader, False)
+        os.set_blocking(self.writer, False)
+
+    def fileno(self) -> int:
+        return self.reader
+
+    def wake(self) -> None:
+        """Wake the loop: from any thread of this process, or from a process forked from it."""
+        try:
+            os.write(self.writer, b"w")
+        except OSError:
+            return  # full: a wake-up is pending already; closed or without a reader: no loop is left to wake
+
+    def clear(self) -> bytes:
+        """Take what has been written since the last call, at most 4096 bytes of it: of more, the rest wakes again."""
+        try:
+            return os.read(self.reader, 4096)
+        except BlockingIOError:
+            return b""
+
+    def close_reader(self) -> None:
+        """In a forked process that only wakes."""
+        os.close(self.reader)
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self.writer)
