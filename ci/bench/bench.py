@@ -2,6 +2,7 @@
 
     make bench                 all workloads, 7 rounds: about half an hour
     make bench ARGS="--rounds 3 --seconds 0.5 --only small"
+    make bench ARGS="--against HEAD~1"      this work tree beside an older commit, without the peers; writes no report
 
 Everything runs under Debian's own python3 (built with PGO and LTO), in a network namespace of its own, so that neither
 connection tracking nor other programs disturb. In each round every server is measured once, in an order that changes.
@@ -39,6 +40,7 @@ SOCKETSERVER = ("socketserver-threading", "socketserver-forking")
 LOGGED, LOGGED_THREADED = (
     (f"ours-{pool}-uncounted", f"ours-{pool}-text", f"ours-{pool}-json") for pool in ("prefork", "threaded")
 )
+BEFORE = "before:"  # in front of a server's name: the same server of the commit of --against
 FAST = ("ours-prefork", "limit", "bjoern", "uvicorn-httptools", "granian", "node", "nginx")
 
 
@@ -144,6 +146,7 @@ class Stage:
 
     def command(self, name: str, port: int) -> list[str]:
         """How a server is started."""
+        name = name.removeprefix(BEFORE)
         binary = self.peers / "bin"
         bind = f"127.0.0.1:{port}"
         if name.startswith(("ours-", "line-")):
@@ -204,7 +207,7 @@ class Stage:
 
     def environment(self, name: str) -> dict[str, str]:
         """Ours run from a baked project, the peers beside their application."""
-        which = name if name in self.projects else "-".join(name.split("-")[:2])
+        which = name if name in self.projects else "-".join(name.split("-")[:2])  # without the number of workers
         path = self.projects[which] / "src" if which in self.projects else SERVERS
         return {**os.environ, "PYTHONPATH": str(path), "PYTHONDONTWRITEBYTECODE": ""}
 
@@ -352,9 +355,11 @@ def latency(text: str, percentile: str) -> float:
     return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]] if found else float("nan")
 
 
-def starts(stage: Stage, rounds: int) -> dict[str, list[float]]:
+STARTING = ("ours-prefork", "ours-threaded", "gunicorn-gthread", "uvicorn-httptools", "bjoern", "granian")
+
+
+def starts(stage: Stage, rounds: int, names: tuple[str, ...]) -> dict[str, list[float]]:
     """Milliseconds from the command to the first answer."""
-    names = ("ours-prefork", "ours-threaded", "gunicorn-gthread", "uvicorn-httptools", "bjoern", "granian")
     result: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
         for name in names:
@@ -363,16 +368,39 @@ def starts(stage: Stage, rounds: int) -> dict[str, list[float]]:
     return result
 
 
-def bake(stage: Stage) -> None:
+def ours(servers: tuple[str, ...]) -> tuple[str, ...]:
+    """Our servers among these, each followed by the same one of the commit of --against."""
+    return tuple(
+        name
+        for server in servers
+        if re.fullmatch(r"(ours|line)-\w+(-\d+)?", server)
+        for name in (server, BEFORE + server)
+    )
+
+
+def bake_commit(stage: Stage, commit: str) -> None:
+    """The projects of an older commit of the template."""
+    template = stage.scratch / "before"
+    template.mkdir()
+    archive = subprocess.run(["git", "archive", commit], cwd=TEMPLATE, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x"], cwd=template, check=True, input=archive)
+    before = Stage(template / "baked", stage.peers)
+    bake(before, template, uncounted=False)
+    stage.projects.update({BEFORE + name: project for name, project in before.projects.items()})
+
+
+def bake(stage: Stage, template: Path = TEMPLATE, uncounted: bool = True) -> None:
     """A project of each pool, with the benchmark's handlers, compiled as an installed one would be."""
     for pool in ("prefork", "threaded"):
         for kind, protocol, handlers in (("ours", "http", "handlers.py"), ("line", "line", "handlers_line.py")):
             name = f"{kind}-{pool}"
-            answers_ = [sys.executable, "-m", "cookiecutter", str(TEMPLATE), "--no-input", "-o",
+            answers_ = [sys.executable, "-m", "cookiecutter", str(template), "--no-input", "-o",
                         str(stage.scratch / name), f"pool={pool}", f"protocol={protocol}"]  # fmt: skip
             subprocess.run(answers_, check=True, capture_output=True)
             stage.projects[name] = project = next((stage.scratch / name).iterdir())
             shutil.copy(SERVERS / handlers, project / "src" / "hello_server" / "handlers.py")
+        if not uncounted:
+            continue
         name = f"ours-{pool}"
         bare = stage.projects[f"{name}-uncounted"] = stage.scratch / f"{name}-uncounted"
         shutil.copytree(stage.projects[name], bare)
@@ -397,14 +425,15 @@ def count_nothing(runtime: Path) -> None:
         (runtime / file).write_text(text.replace("\n" + counting, "\n" + nothing))
 
 
-def prepare(stage: Stage) -> None:
+def prepare(stage: Stage, peers: bool) -> None:
     """Everything that is measured must be there: a peer that cannot be installed ends the run."""
-    missing = [name for name in ("wrk", "uwsgi", "nginx", "node") if shutil.which(name) is None]
+    missing = [name for name in ("wrk", *(("uwsgi", "nginx", "node") if peers else ())) if shutil.which(name) is None]
     if missing:
         sys.exit(f"bench: not installed: {', '.join(missing)}; see ci/bench/prepare")
-    if not (stage.peers / "bin" / "gunicorn").exists():
+    if not (stage.peers / "bin" / "python").exists():
         subprocess.run([PYTHON, "-m", "venv", str(stage.peers)], check=True)
-    subprocess.run([str(stage.peers / "bin" / "pip"), "install", "-q", "-r", str(HERE / "peers.txt")], check=True)
+    if peers:
+        subprocess.run([str(stage.peers / "bin" / "pip"), "install", "-q", "-r", str(HERE / "peers.txt")], check=True)
     bake(stage)
 
 
@@ -416,11 +445,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="name of a workload, or start; repeatable")
     parser.add_argument("--peers", type=Path, default=TEMPLATE / "build" / "peers", help="virtual environment")
     parser.add_argument("--output", type=Path, default=TEMPLATE / "docs" / "benchmarks")
+    parser.add_argument("--against", metavar="COMMIT", help="measure this work tree and that commit, interleaved")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not options.inside:
         with tempfile.TemporaryDirectory() as name:
-            prepare(Stage(Path(name), options.peers.absolute()))
+            prepare(Stage(Path(name), options.peers.absolute()), not options.against)
         enter = 'ip link set lo up && exec "$@"'
         os.execvp(
             "unshare",
@@ -429,21 +459,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         stage = Stage(Path(name), options.peers.absolute())
         bake(stage)
+        if options.against:
+            bake_commit(stage, options.against)
         results: dict[str, dict[str, list[Figures]]] = {}
         for workload in WORKLOADS:
-            if options.only and workload.name not in options.only:
+            servers = ours(workload.servers) if options.against else workload.servers
+            if (options.only and workload.name not in options.only) or not servers:
                 continue
-            rows: dict[str, list[Figures]] = {server: [] for server in workload.servers}
+            rows: dict[str, list[Figures]] = {server: [] for server in servers}
             for number in range(options.rounds):
-                order = list(workload.servers)
+                order = list(servers)
                 random.Random(number).shuffle(order)
                 for server in order:
                     rows[server].append(measure(stage, workload, server, options.seconds))
             results[workload.name] = rows
-            show(workload.name, rows)
-        start = starts(stage, options.rounds) if not options.only or "start" in options.only else {}
+            if options.against:
+                compare(workload.name, rows)
+            else:
+                show(workload.name, rows)
+        names = ours(STARTING) if options.against else STARTING
+        start = starts(stage, options.rounds, names) if not options.only or "start" in options.only else {}
         for server, times in start.items():
             print(f"start {server:20} {statistics.median(times):7.1f} ms")
+        if options.against:
+            return
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "results.json"
     old = json.loads(path.read_text()) if path.exists() and options.only else {"workloads": {}, "start": {}}
@@ -484,6 +523,22 @@ def show(name: str, rows: dict[str, list[Figures]]) -> None:
             f" {statistics.median(f.p99 for f in figures):8.2f} {statistics.median(f.pss for f in figures):8.1f}"
             f" {sum(f.errors for f in figures):7}   {middle:7.2f} ({low:.2f}-{high:.2f})"
             f"   {statistics.median(rates) if rates else float('nan'):7.2f}",
+            flush=True,
+        )
+
+
+def compare(name: str, rows: dict[str, list[Figures]]) -> None:
+    """Each of our servers beside the older commit's: medians of the ratios new/old, round by round, with quartiles."""
+    for server, now in rows.items():
+        if server.startswith(BEFORE):
+            continue
+        pairs = list(zip(now, rows[BEFORE + server], strict=True))
+        cpu, memory = quartiles([a.cpu / b.cpu for a, b in pairs]), quartiles([a.pss / b.pss for a, b in pairs])
+        rate = quartiles([a.requests / b.requests for a, b in pairs if b.requests])
+        print(
+            f"{name:14} {server:18} CPU {statistics.median(f.cpu for f in now):6.1f} us, new/old"
+            f" {cpu[1]:5.3f} ({cpu[0]:.2f}-{cpu[2]:.2f})   requests/s {rate[1]:5.3f} ({rate[0]:.2f}-{rate[2]:.2f})"
+            f"   memory {memory[1]:5.3f}   errors {sum(a.errors for a, _ in pairs)}, {sum(b.errors for _, b in pairs)}",
             flush=True,
         )
 
