@@ -77,6 +77,26 @@ def safe(text: str) -> str:
     return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text.rstrip("\n")).replace("\n", INDENT)
 
 
+workers: dict[int, Any] = {}  # by identifier of the thread: whose log lines name the request that it handles
+
+
+def register(worker: Any) -> None:
+    """From now on the log lines of this thread show `worker._request.trace`, where that is not None."""
+    workers[threading.get_ident()] = worker
+
+
+def unregister() -> None:
+    """This thread ends: its identifier may become another thread's."""
+    workers.pop(threading.get_ident(), None)
+
+
+def current_trace() -> Any:
+    """The ids of the request that this thread handles; None without."""
+    worker = workers.get(threading.get_ident())
+    request = worker._request if worker is not None else None
+    return request.trace if request is not None else None
+
+
 class Channel:
     """How lines leave this process. There is one; the supervisor sets it up, and every fork inherits it.
 
@@ -92,9 +112,7 @@ class Channel:
         self.writer = -1  # of the pipe; it does not block. -1: write directly
         self.output, self.errors = 1, 2  # where lines go directly; -1 nowhere
         self.write_directly: Callable[[int, int, bytes], bool] = self.to_descriptor
-        self.trace: Callable[[], Any] = lambda: (
-            None
-        )  # ids of the request that this thread handles, where there are such
+        self.trace: Callable[[], Any] = current_trace
         self.lock = threading.Lock()
         self.make_room: Callable[[], None] = lambda: None  # the reader itself, when it has more to say than fits
         self.words: memoryview[int] | list[int] = [0]  # lines dropped by this process: words[index]
