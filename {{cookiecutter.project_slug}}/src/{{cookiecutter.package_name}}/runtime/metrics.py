@@ -1,5 +1,5 @@
 """What handlers import: the metrics that `server.counter` and `server.gauge` return."""
 
-from .process.metrics import Counter, Gauge
+from .ipc.metrics import Counter, Gauge
 
 __all__ = ["Counter", "Gauge"]

@@ -13,9 +13,9 @@ from .. import PYTHON
 from ..config.errors import NOPERM, USAGE, StartError
 from ..config.settings import Config
 from ..ipc import scoreboard
+from ..ipc.metrics import BOUNDS
 from ..ipc.scoreboard import Slot
 from ..log.records import log
-from ..process.metrics import BOUNDS
 from ..process.operations import Done, GenerationFacts, Operations
 from ..system import listeners as sockets
 from ..system.listeners import Listener

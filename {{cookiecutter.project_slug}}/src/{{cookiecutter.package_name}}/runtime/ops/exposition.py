@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ..process.metrics import BOUNDS
+from ..ipc.metrics import BOUNDS
 
 
 class Family(NamedTuple):

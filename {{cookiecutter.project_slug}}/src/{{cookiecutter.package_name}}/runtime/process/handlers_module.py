@@ -12,11 +12,11 @@ from typing import Any
 from ..config.errors import StartError
 from ..config.service import Service
 from ..config.settings import Config
+from ..ipc.metrics import Counter, Gauge, Registry
 from ..ipc.scoreboard import Scoreboard
 from ..log.records import log
 from ..system.listeners import Listener
 from ..system.privileges import Identity
-from .metrics import Counter, Gauge, Registry
 
 FUNCTIONS = ("init", "exit", "worker_init", "worker_exit", "health")  # all optional
 STACK = 256 * 1024  # bytes; at 128 KiB json.loads of 900 nested lists kills the process

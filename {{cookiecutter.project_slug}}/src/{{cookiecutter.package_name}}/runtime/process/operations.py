@@ -8,9 +8,9 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from ..ipc.metrics import Figures
 from ..ipc.scoreboard import Scoreboard
 from ..system.listeners import Listener
-from .metrics import Figures
 
 Done = Callable[[bool, str], None]  # called once, when a reload has ended: whether it worked, and a line about it
 

@@ -19,21 +19,21 @@ from ..config.service import Service
 from ..config.settings import Config
 from ..ipc import scoreboard, signals
 from ..ipc.crash_throttle import CrashThrottle
+from ..ipc.metrics import Figures
 from ..ipc.scoreboard import Scoreboard
 from ..log import records
 from ..log.pipe_reader import PipeReader
 from ..log.records import log
 from ..system import cgroups
 from ..system import listeners as sockets
+from ..system.code_watcher import CodeWatcher
 from ..system.launcher import ReadyPipe
 from ..system.listeners import Listener
 from ..system.pidfile import Pidfile
 from ..system.privileges import Identity
 from ..system.sd_notify import SdNotify
-from .code_watcher import CodeWatcher
 from .generation import Generation
 from .heartbeat import Heartbeat
-from .metrics import Figures
 from .operations import Done, GenerationFacts, OperatorEndpoints, Snapshot
 from .recycling import resident
 from .reload import Reload, tell

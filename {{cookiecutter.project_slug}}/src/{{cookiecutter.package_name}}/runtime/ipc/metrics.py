@@ -9,8 +9,8 @@ import re
 import threading
 from typing import NamedTuple
 
-from ..ipc import scoreboard
-from ..ipc.scoreboard import BUCKETS, CRASHES, OWN, OWN_MOST, TEXT, Scoreboard
+from . import scoreboard
+from .scoreboard import BUCKETS, CRASHES, OWN, OWN_MOST, TEXT, Scoreboard
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED = ("service_", "process_")  # what the service itself measures
