@@ -6,6 +6,7 @@ worker), so nothing is locked; a reader may see one word newer than another, whi
 
 import mmap
 from collections.abc import Iterator
+from enum import IntEnum
 from typing import NamedTuple
 
 # Words of 64 bits in a slot. A multiple of 8 (a cache line), so that neighbours do not share one.
@@ -38,10 +39,18 @@ STATES = ("free", "starting", "idle", "busy", "leaving")
 # CRASHES: workers that died. THROTTLED_UNTIL: end of the crash throttle's pause, in monotonic milliseconds.
 # STACKS: how often every process was asked to log its stacks (`ctl stacks`).
 PHASE, HEALTH, BEAT, FLOOR, CRASHES, THROTTLED_UNTIL, STACKS = range(7)
-# Phases of a generation.
-# DRAIN: it ends, and empties the accept queue first. REPLACED: its successor takes over the queue.
-BEGIN, RUN, DRAIN, REPLACED = range(4)
-PHASES = ("starting", "running", "draining", "replaced")
+
+
+class Phase(IntEnum):
+    """Of a generation, as its members see it. Only its server writes it; its members do once it is gone."""
+
+    STARTING = 0
+    RUNNING = 1
+    DRAINING = 2  # it ends, and empties the accept queue first
+    REPLACED = 3  # it ends, and its successor takes over the accept queue
+
+
+BEGIN, RUN, DRAIN, REPLACED = Phase  # until all modules read `board.phase`
 
 NO_CAPACITY = 2**32  # LOAD of a free slot or of a worker that is stuck: it takes no connections, so none wait for it
 
@@ -112,12 +121,20 @@ class Scoreboard:
             self.values[base + OWN + gauge] = 0.0
         self.words[base + STATE] = FREE
 
+    @property
+    def phase(self) -> Phase:
+        return Phase(self.words[PHASE])
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        self.words[PHASE] = phase
+
     def empties_queue(self, base: int) -> bool:
         """Whether a member that drains takes what waits in the accept queue: when its generation ends, and also when it
         got a TERM from somebody else, which may have reached all members (a process group's, a control group's) before
         the server has said so. One that leaves alone leaves the queue to its siblings."""
-        phase = self.words[PHASE]
-        return phase == DRAIN or (phase == RUN and not self.words[base + RETIRING])
+        phase = self.phase
+        return phase is Phase.DRAINING or (phase is Phase.RUNNING and not self.words[base + RETIRING])
 
     def record(self, base: int, seconds: float) -> None:
         """Count a request that took so long. (The poller has this code in line.)"""

@@ -265,7 +265,7 @@ def shown(generation: GenerationFacts, now: float) -> dict[str, Any]:
     return {
         "number": generation.number,
         "server_pid": generation.pid,
-        "phase": scoreboard.PHASES[board.words[scoreboard.PHASE]],
+        "phase": board.phase.name.lower(),
         "age_seconds": round(now - generation.born, 3),
         "requests": sum(board.latency()),
         "errors": board.total(scoreboard.ERRORS),

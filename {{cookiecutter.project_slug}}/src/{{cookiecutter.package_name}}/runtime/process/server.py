@@ -21,7 +21,7 @@ from ..config.service import Service
 from ..config.settings import Config
 from ..ipc import scoreboard, signals
 from ..ipc.crash_throttle import CrashThrottle
-from ..ipc.scoreboard import Scoreboard
+from ..ipc.scoreboard import Phase, Scoreboard
 from ..ipc.waker import Waker
 from ..log import records
 from ..log.records import log
@@ -200,8 +200,11 @@ class ServerProcess:
 
     def on_wake(self) -> None:
         self.waker.clear()
-        if not self.ready and any(s in (scoreboard.IDLE, scoreboard.BUSY) for s in self.board.states):
+        if not (self.ready or self.stopping) and any(
+            s in (scoreboard.IDLE, scoreboard.BUSY) for s in self.board.states
+        ):
             self.ready = True
+            self.board.phase = Phase.RUNNING
             self.report("ready")
         self.resize()
 
@@ -213,7 +216,7 @@ class ServerProcess:
             self.drain()
         for command in data.decode().split():
             if command in ("drain", "yield"):
-                self.drain(scoreboard.DRAIN if command == "drain" else scoreboard.REPLACED)
+                self.drain(Phase.DRAINING if command == "drain" else Phase.REPLACED)
             elif command == "halt":
                 self.halt()
             elif command == "stacks":
@@ -356,13 +359,13 @@ class ServerProcess:
 
     # ---- the end -----------------------------------------------------------------------------------------------
 
-    def drain(self, phase: int = scoreboard.DRAIN) -> None:
+    def drain(self, phase: Phase = Phase.DRAINING) -> None:
         """No more connections; members leave when theirs are done, at --drain-timeout at the latest. After a reload
         that keeps the listeners (REPLACED), what waits in their queue is the next generation's."""
         if self.stopping:
             return
         self.stopping = True
-        self.board.words[scoreboard.PHASE] = phase
+        self.board.phase = phase
         if self.config.drain_timeout:
             self.deadline = time.monotonic() + self.config.drain_timeout
         for listener in self.listeners:

@@ -20,7 +20,7 @@ from ..config.settings import Config
 from ..ipc import scoreboard, signals
 from ..ipc.crash_throttle import CrashThrottle
 from ..ipc.metrics import Figures
-from ..ipc.scoreboard import Scoreboard
+from ..ipc.scoreboard import Phase, Scoreboard
 from ..log import records
 from ..log.pipe_reader import PipeReader
 from ..log.records import log
@@ -360,7 +360,6 @@ class Supervisor:
         self.current, self.next = generation, None
         self.relay.rename(generation.name)
         generation.deadline = float("inf")
-        generation.board.words[scoreboard.PHASE] = scoreboard.RUN
         logging.getLogger().setLevel(generation.config.log_level.upper())
         took = time.monotonic() - generation.born
         log.info("ready: generation %d after %.0f ms", generation.number, took * 1000)
@@ -581,7 +580,7 @@ class Supervisor:
         for generation in self.generations:
             for slot in generation.board.slots():
                 counts["waiting"] += slot.waiting
-                if generation.board.words[scoreboard.PHASE] >= scoreboard.DRAIN:
+                if generation.board.phase >= Phase.DRAINING:
                     counts["leaving"] += slot.threads or 1
                 elif slot.threads and slot.state in (scoreboard.IDLE, scoreboard.BUSY):
                     counts["busy"] += slot.threads_busy
