@@ -47,7 +47,7 @@ def runtime(module: str) -> Any:
 
 def options() -> str:
     lines = ["| option | default | changes by | only with | meaning |", "|---|---|---|---|---|"]
-    for one in runtime("options").OPTIONS:
+    for one in runtime("config.options").OPTIONS:
         flags = (f"-{one.short}, " if one.short else "") + f"--{one.name} {one.metavar}".rstrip()
         number = f"{one.default:g}" if isinstance(one.default, float) else str(one.default)
         default = number if isinstance(one.default, int | float) and one.metavar else str(one.default or "")
@@ -59,7 +59,7 @@ def options() -> str:
 
 
 def signals() -> str:
-    table = runtime("signals").SUPERVISOR
+    table = runtime("ipc.signals").SUPERVISOR
     assert set(table.values()) == set(ACTIONS), "ACTIONS and the table of signals differ"
     lines = ["| signal | what the supervisor does |", "|---|---|"]
     lines += [f"| {signal.Signals(number).name.removeprefix('SIG')} | {ACTIONS[table[number]]} |" for number in table]
@@ -67,7 +67,7 @@ def signals() -> str:
 
 
 def statuses() -> str:
-    errors = runtime("errors")
+    errors = runtime("config.errors")
     names = {name: value for name, value in vars(errors).items() if name.isupper()}
     assert set(names) == set(STATUSES), "STATUSES and errors.py differ"
     lines = ["| status | meaning |", "|---|---|"]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from {{ cookiecutter.package_name }}.__main__ import SERVICE
 from {{ cookiecutter.package_name }}.runtime.config import errors
+from {{ cookiecutter.package_name }}.runtime.config.options import COMMAND_LINE_ONLY, Option
 from {{ cookiecutter.package_name }}.runtime.ipc import signals
 from {{ cookiecutter.package_name }}.runtime.ops import ctl
-from {{ cookiecutter.package_name }}.runtime.config.options import COMMAND_LINE_ONLY, Option
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # What the actions of the table of signals do, and when which exit status comes.

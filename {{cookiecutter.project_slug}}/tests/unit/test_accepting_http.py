@@ -7,12 +7,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.loop.acceptor import CROWD, ENOUGH, Acceptor
 from {{ cookiecutter.package_name }}.runtime.http.connection import CLOSED
-from {{ cookiecutter.package_name }}.runtime.system.listeners import bind
-from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
-from {{ cookiecutter.package_name }}.runtime.loop.event_loop import REST, EventLoop
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED
+from {{ cookiecutter.package_name }}.runtime.loop.acceptor import CROWD, ENOUGH, Acceptor
+from {{ cookiecutter.package_name }}.runtime.loop.event_loop import REST, EventLoop
+from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
+from {{ cookiecutter.package_name }}.runtime.system.listeners import bind
 
 
 class Turns:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.system import cgroups
 from {{ cookiecutter.package_name }}.runtime.config.service import Service
 from {{ cookiecutter.package_name }}.runtime.config.settings import Config, load
+from {{ cookiecutter.package_name }}.runtime.system import cgroups
 
 MIB = 2**20
 # With the runtime's own defaults, whatever __main__.py says.

@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
 from {{ cookiecutter.package_name }}.runtime.http import Request
-from {{ cookiecutter.package_name }}.runtime.http1.parser import Head, Limits, parse_head
+from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
 from {{ cookiecutter.package_name }}.runtime.http.trace_context import Trace
+from {{ cookiecutter.package_name }}.runtime.http1.parser import Head, Limits, parse_head
 
 
 def test_a_plain_head_has_all_that_another_has() -> None:

@@ -10,10 +10,10 @@ from types import ModuleType
 
 import pytest
 
+from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import CrashThrottle
+from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import Job, PoolThread, ThreadPool
 from {{ cookiecutter.package_name }}.runtime.stream import shared_epoll as door
 from {{ cookiecutter.package_name }}.runtime.system.listeners import Listener
-from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import Job, PoolThread, ThreadPool
-from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import CrashThrottle
 
 DEADLINE = 10.0
 pytestmark = pytest.mark.skipif(not door.AVAILABLE, reason="needs epoll; elsewhere the main thread accepts")

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from {{ cookiecutter.package_name }}.runtime.log.file_writer import extent, files_of
-from {{ cookiecutter.package_name }}.runtime.log.records import ACCESS, GOES_ON, HEADER, MORE, RECORD
 from {{ cookiecutter.package_name }}.runtime.log.pipe_reader import UNFINISHED, split
+from {{ cookiecutter.package_name }}.runtime.log.records import ACCESS, GOES_ON, HEADER, MORE, RECORD
 
 
 def frame(pid: int, data: bytes, flags: int = 0, stream: int = RECORD, severity: int = 6) -> bytes:

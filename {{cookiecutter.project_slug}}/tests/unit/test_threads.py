@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import PoolThread, ThreadPool
 from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import CrashThrottle
+from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import PoolThread, ThreadPool
 
 DEADLINE = 10.0
 

@@ -5,11 +5,11 @@ from typing import Any, cast
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.process import recycling as upkeep
-from {{ cookiecutter.package_name }}.runtime.system import cgroups
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import RECYCLE_WANTED, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.process import recycling as upkeep
 from {{ cookiecutter.package_name }}.runtime.process.member import Member
 from {{ cookiecutter.package_name }}.runtime.process.recycling import MEASURE, Recycling
+from {{ cookiecutter.package_name }}.runtime.system import cgroups
 
 MIB = 2**20
 
