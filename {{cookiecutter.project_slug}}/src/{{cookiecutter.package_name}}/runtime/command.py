@@ -19,7 +19,7 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
         gc.disable()  # what is imported lives for ever: no collection looks through it, now or later, where it would
         from . import main
 
-        service.engine  # noqa: B018  # imported now: no worker pays for it after its fork
+        service.runner  # noqa: B018  # imported now, with its engine: no worker pays for it after its fork
         gc.freeze()  # copy into each process, page by page, what they share
         gc.enable()
         return main.run(service, arguments)

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..system.listeners import peer_of
 
-PIECE = 65536
-FIRST = 512  # bytes asked for at first: the buffer is there while a thread waits, and there may be 10,000 of them
+CHUNK = 65536
+FIRST_CHUNK = 512  # bytes asked for at first: the buffer is there while a thread waits, and there may be 10,000 of them
 # macOS has another name for the time after which the first probe is sent.
 KEEPIDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
 
@@ -29,8 +29,8 @@ class Stream:
     until `flush`, a read, or 64 KiB. A client that has left raises ConnectionError, a silent one TimeoutError."""
 
     __slots__ = (
-        "_ended", "_input", "_output", "_size", "_waiting", "born", "closed", "error", "note", "peer", "received",
-        "sent", "since", "socket", "worker",
+        "_ended", "_input", "_output", "_size", "_waiting", "born", "closed", "error", "on_end", "peer", "received",
+        "running_since", "sent", "socket", "worker",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, peer: Any, worker: Any) -> None:
@@ -38,16 +38,16 @@ class Stream:
         self.peer = peer  # (address, port) of the client, "" on a UNIX socket
         self.worker = worker  # the object that worker_init got
         self.closed = False
-        self.error: OSError | None = None  # what the connection itself raised last, not something else in a handler
+        self.error: OSError | None = None  # that the connection itself raised last
         self.received = self.sent = 0  # bytes
-        self.note: Callable[[Stream, bool], None] | None = None  # for the access log: it has ended, and how
-        self.since = time.monotonic()  # since when the handler runs without asking for the client; 0 = it waits for it
-        self.born = self.since
+        self.on_end: Callable[[Stream, bool], None] | None = None  # for the access log: whether the handler succeeded
+        self.running_since = time.monotonic()  # when the handler last got the word; 0 = it waits for the client
+        self.born = self.running_since
         self._input = b""
         self._output: list[bytes] = []
         self._waiting = 0
         self._ended = False
-        self._size = FIRST
+        self._size = FIRST_CHUNK
 
     @property
     def local(self) -> Any:
@@ -99,16 +99,16 @@ class Stream:
         if self._ended:
             return b""
         self.flush()
-        self.since = 0.0
+        self.running_since = 0.0
         try:
             data = self.socket.recv(self._size)  # retried by Python itself on EINTR (PEP 475)
         except OSError as error:
             raise self._failed(error) from None
         finally:
-            self.since = time.monotonic()
+            self.running_since = time.monotonic()
         self._ended = not data
         self.received += len(data)
-        self._size = min(PIECE, 2 * self._size) if len(data) == self._size else max(FIRST, len(data))
+        self._size = min(CHUNK, 2 * self._size) if len(data) == self._size else max(FIRST_CHUNK, len(data))
         return data
 
     def read(self, size: int = -1) -> bytes:
@@ -124,13 +124,13 @@ class Stream:
             self._input = data  # nothing is lost when the client is too slow
         return self._take(size if size >= 0 else length)
 
-    def read_some(self, size: int = PIECE) -> bytes:
+    def read_some(self, size: int = CHUNK) -> bytes:
         """What is there, at least one byte and at most `size`; b"" at the end."""
         if not self._input:
             self._input = self._receive()
         return self._take(size)
 
-    def readline(self, limit: int = PIECE) -> bytes:
+    def readline(self, limit: int = CHUNK) -> bytes:
         """One line with its end (LF or CRLF); without it only at the stream's end. Raises LineTooLongError when more
         than `limit` bytes come before the end of the line."""
         start = 0
@@ -168,7 +168,7 @@ class Stream:
             data = bytes(memoryview(data))  # the caller may change it; and a text is a TypeError here, not later
         self._output.append(data)
         self._waiting += len(data)
-        if self._waiting >= PIECE:
+        if self._waiting >= CHUNK:
             self.flush()
         return len(data)
 
@@ -179,7 +179,7 @@ class Stream:
         data = memoryview(b"".join(self._output))
         self._output.clear()
         self._waiting = 0
-        self.since = 0.0
+        self.running_since = 0.0
         try:
             while data:  # not sendall: its time limit is for all, not for silence
                 sent = self.socket.send(data)
@@ -188,7 +188,7 @@ class Stream:
         except OSError as error:
             raise self._failed(error) from None
         finally:
-            self.since = time.monotonic()
+            self.running_since = time.monotonic()
 
     def shutdown(self) -> None:
         """Half-close: say that no more comes from us; reading goes on."""
@@ -212,21 +212,21 @@ class Stream:
     ) -> None:
         self.close()
 
-    def part(self, seconds: float, most: int) -> None:
-        """For the runtime: shut our side, and if the client still sends, read that for so many seconds and bytes at
-        most. Closing at once would send a reset, which can destroy what we sent last (RFC 1122 4.2.2.13)."""
+    def close_lingering(self, seconds: float, most: int) -> None:
+        """For the runtime: end our side, and discard what the client still sends, for so many seconds and bytes at
+        most. Closing at once would send a reset, which can destroy what was sent last (RFC 1122 4.2.2.13)."""
         if self._ended and not self.unread:
-            return  # it has said all, and we have read it
+            return  # all has been read, to the end of the client's side
         sock, deadline = self.socket, time.monotonic() + seconds
         poller = select.poll()
         poller.register(sock, select.POLLIN)
-        self.since = 0.0
+        self.running_since = 0.0
         try:
             sock.shutdown(socket.SHUT_WR)
             sock.setblocking(False)
             wait = seconds if self.unread else 0.0
             while most > 0 and wait >= 0 and poller.poll(wait * 1000):
-                data = sock.recv(PIECE)
+                data = sock.recv(CHUNK)
                 if not data:
                     return
                 most -= len(data)

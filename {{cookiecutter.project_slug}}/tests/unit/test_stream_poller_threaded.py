@@ -1,6 +1,7 @@
-"""The door: each connection wakes one idle thread, jobs are heard there too, and whoever is to leave leaves."""
+"""The shared poller: each connection wakes one idle thread, so does each job, and surplus threads end."""
 
 import selectors
+import select
 import socket
 import threading
 import time
@@ -12,43 +13,42 @@ import pytest
 
 from {{ cookiecutter.package_name }}.runtime.ipc.crash_throttle import CrashThrottle
 from {{ cookiecutter.package_name }}.runtime.pool.thread_pool import Job, PoolThread, ThreadPool
-from {{ cookiecutter.package_name }}.runtime.stream import shared_epoll as door
+from {{ cookiecutter.package_name }}.runtime.stream import shared_poller_threaded as shared
 from {{ cookiecutter.package_name }}.runtime.system.listeners import Listener
 
 DEADLINE = 10.0
-pytestmark = pytest.mark.skipif(not door.AVAILABLE, reason="needs epoll; elsewhere the main thread accepts")
 
 
-class House:
-    """A pool behind a door: threads answer each client with a byte, and wait until it has closed."""
+class Host:
+    """A pool and its source of connections: a thread answers each client with a byte, and waits until it has closed."""
 
     def __init__(self, floor: int, ceiling: int) -> None:
         self.sockets = [socket.create_server(("127.0.0.1", 0), backlog=128) for _ in range(2)]
         self.listeners = [Listener("", sock) for sock in self.sockets]
         for sock in self.sockets:
             sock.setblocking(False)
-        self.door = door.SharedEpoll(self.take)
+        self.poller = shared.SharedPoller(self.accept, threading.Lock())
         self.armed = True
         self.refused = threading.Semaphore(0)
-        self.accepting = 0  # threads in `take`: never two
+        self.accepting = 0  # threads in `accept`: never two
         self.pool = ThreadPool(ModuleType("handlers"), floor, ceiling, CrashThrottle(5.0, 5, 0))
-        self.pool.door = self.door
-        self.short = threading.Event()
-        self.pool.on_short = self.short.set
+        self.pool.source = self.poller
+        self.shortage = threading.Event()
+        self.pool.on_shortage = self.shortage.set
         self.grower = threading.Thread(target=self.grow, daemon=True)
         self.ended = False
         self.grower.start()
-        self.door.admit(self.listeners)
+        self.poller.add(self.listeners)
         self.pool.resize()
 
     def grow(self) -> None:
         """What the main thread of a host does."""
         while not self.ended:
-            self.short.wait(DEADLINE)
-            self.short.clear()
+            self.shortage.wait(DEADLINE)
+            self.shortage.clear()
             self.pool.resize()
 
-    def take(self, listener: Listener) -> Job | None:
+    def accept(self, listener: Listener) -> Job | None:
         self.accepting += 1
         assert self.accepting == 1
         try:
@@ -60,7 +60,7 @@ class House:
             sock = None
         finally:
             self.accepting -= 1
-        self.door.arm(listener)
+        self.poller.arm(listener)
         return partial(self.serve, sock) if sock is not None else None
 
     def serve(self, sock: socket.socket, thread: PoolThread) -> None:
@@ -73,29 +73,35 @@ class House:
         return socket.create_connection(self.sockets[number % 2].getsockname(), DEADLINE)
 
     def close(self) -> None:
-        self.door.shut()
+        self.poller.close()
         self.ended = True
-        self.short.set()
+        self.shortage.set()
         self.grower.join(DEADLINE)
         assert self.pool.stop(DEADLINE)
         for sock in self.sockets:
             sock.close()
 
 
-Make = Callable[[int, int], House]
+Make = Callable[[int, int], Host]
 
 
-@pytest.fixture
-def make() -> Iterator[Make]:
-    houses: list[House] = []
+@pytest.fixture(
+    params=[
+        pytest.param("epoll", marks=pytest.mark.skipif(not hasattr(select, "epoll"), reason="no epoll here")),
+        "poll",
+    ]
+)
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setattr(shared, "HAS_EPOLL", request.param == "epoll")
+    hosts: list[Host] = []
 
-    def make(floor: int, ceiling: int) -> House:
-        houses.append(House(floor, ceiling))
-        return houses[-1]
+    def make(floor: int, ceiling: int) -> Host:
+        hosts.append(Host(floor, ceiling))
+        return hosts[-1]
 
     yield make
-    for house in houses:
-        house.close()
+    for host in hosts:
+        host.close()
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -122,23 +128,23 @@ def answered(clients: list[socket.socket], count: int) -> list[socket.socket]:
 
 
 def test_each_connection_has_a_thread_up_to_the_ceiling(make: Make) -> None:
-    house = make(2, 8)
-    clients = [house.client(number) for number in range(12)]
+    host = make(2, 8)
+    clients = [host.client(number) for number in range(12)]
     first = answered(clients, 8)
-    assert len(first) == len(house.pool.all) == 8
+    assert len(first) == len(host.pool.all) == 8
     for sock in first:
         sock.close()
     for sock in answered([sock for sock in clients if sock not in first], 4):  # they waited in the kernel's queues
         sock.close()
-    wait_until(lambda: len(house.pool.idle) == 8)
+    wait_until(lambda: len(host.pool.idle) == 8)
 
 
 def test_many_clients_one_after_the_other(make: Make) -> None:
-    house = make(4, 16)
+    host = make(4, 16)
 
     def run() -> None:
         for number in range(100):
-            with house.client(number) as sock:
+            with host.client(number) as sock:
                 assert sock.recv(1) == b"!"
         done.release()
 
@@ -149,49 +155,49 @@ def test_many_clients_one_after_the_other(make: Make) -> None:
         assert done.acquire(timeout=6 * DEADLINE)
 
 
-def test_jobs_are_heard_at_the_door(make: Make) -> None:
-    house = make(3, 3)
-    wait_until(lambda: len(house.pool.idle) == 3)
+def test_submitted_jobs_are_run(make: Make) -> None:
+    host = make(3, 3)
+    wait_until(lambda: len(host.pool.idle) == 3)
     done = threading.Semaphore(0)
     for _ in range(300):
-        house.pool.submit(lambda thread: done.release())
+        host.pool.submit(lambda thread: done.release())
     for _ in range(300):
         assert done.acquire(timeout=DEADLINE)
-    assert len(house.pool.all) == 3
+    assert len(host.pool.all) == 3
 
 
-def test_after_a_pause_it_opens_again(make: Make) -> None:
-    house = make(2, 2)
-    wait_until(lambda: len(house.pool.idle) == 2)
-    house.armed = False
-    with house.client() as sock:
-        assert house.refused.acquire(timeout=DEADLINE)
-        assert not house.refused.acquire(timeout=0.05), "not armed, it wakes nobody"
-        house.armed = True
-        house.door.arm_all()
+def test_accepting_pauses_until_armed_again(make: Make) -> None:
+    host = make(2, 2)
+    wait_until(lambda: len(host.pool.idle) == 2)
+    host.armed = False
+    with host.client() as sock:
+        assert host.refused.acquire(timeout=DEADLINE)
+        assert not host.refused.acquire(timeout=0.05), "not armed, it wakes nobody"
+        host.armed = True
+        host.poller.arm_all()
         assert sock.recv(1) == b"!"
 
 
-def test_those_who_are_not_needed_leave(make: Make) -> None:
-    house = make(1, 8)
-    clients = [house.client() for _ in range(8)]
+def test_surplus_threads_end(make: Make) -> None:
+    host = make(1, 8)
+    clients = [host.client() for _ in range(8)]
     for sock in clients:
         assert sock.recv(1) == b"!"
     for sock in clients:
         sock.close()
-    wait_until(lambda: len(house.pool.idle) == 8)
+    wait_until(lambda: len(host.pool.idle) == 8)
     for _ in range(60):
-        house.pool.tick()
-    wait_until(lambda: len(house.pool.all) == 1)
-    with house.client() as sock:
+        host.pool.tick()
+    wait_until(lambda: len(host.pool.all) == 1)
+    with host.client() as sock:
         assert sock.recv(1) == b"!"
 
 
-def test_nobody_comes_in_once_it_is_shut(make: Make) -> None:
-    house = make(2, 2)
-    wait_until(lambda: len(house.pool.idle) == 2)
-    house.door.shut()
-    with house.client() as sock:
+def test_no_connection_is_accepted_once_it_is_closed(make: Make) -> None:
+    host = make(2, 2)
+    wait_until(lambda: len(host.pool.idle) == 2)
+    host.poller.close()
+    with host.client() as sock:
         sock.settimeout(0.05)
         with pytest.raises(TimeoutError):
             sock.recv(1)

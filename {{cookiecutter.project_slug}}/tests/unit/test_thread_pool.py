@@ -55,16 +55,16 @@ def make(handlers: Handlers) -> Iterator[Make]:
 
 
 class Jobs:
-    """Jobs that wait until they are let go."""
+    """Jobs that run until the test releases them."""
 
     def __init__(self) -> None:
         self.running = threading.Semaphore(0)
-        self.gate = threading.Event()
+        self.release = threading.Event()
         self.done = threading.Semaphore(0)
 
     def __call__(self, thread: PoolThread) -> None:
         self.running.release()
-        assert self.gate.wait(DEADLINE)
+        assert self.release.wait(DEADLINE)
         self.done.release()
 
     def wait_running(self, count: int) -> None:
@@ -86,7 +86,7 @@ def test_each_job_has_a_thread_up_to_the_ceiling(make: Make) -> None:
     jobs.wait_running(6)
     assert not jobs.running.acquire(blocking=False)
     assert len(pool.all) == 6
-    jobs.gate.set()
+    jobs.release.set()
     jobs.wait_running(2)
 
 
@@ -96,11 +96,11 @@ def test_urgent_job_does_not_wait(make: Make) -> None:
     jobs.wait_running(1)
     pool.submit(jobs, urgent=True)
     jobs.wait_running(1)
-    jobs.gate.set()
+    jobs.release.set()
     for _ in range(2):
         assert jobs.done.acquire(timeout=DEADLINE)
     probe = Jobs()
-    probe.gate.set()
+    probe.release.set()
     pool.submit(probe)
     assert probe.done.acquire(timeout=DEADLINE)
 
@@ -110,7 +110,7 @@ def test_shrinks_after_calm(make: Make) -> None:
     for _ in range(8):
         pool.submit(jobs)
     jobs.wait_running(8)
-    jobs.gate.set()
+    jobs.release.set()
     wait_until(lambda: len(pool.idle) == 8)
     for _ in range(60):
         pool.tick()
@@ -120,7 +120,7 @@ def test_shrinks_after_calm(make: Make) -> None:
 
 def test_every_thread_enters_and_leaves(make: Make, handlers: Handlers) -> None:
     pool, jobs = make(3, 3), Jobs()
-    jobs.gate.set()
+    jobs.release.set()
     for _ in range(30):
         pool.submit(jobs)
     jobs.wait_running(30)
@@ -131,7 +131,7 @@ def test_every_thread_enters_and_leaves(make: Make, handlers: Handlers) -> None:
 
 def test_thread_that_fails_is_replaced(make: Make) -> None:
     pool, jobs = make(1, 1), Jobs()
-    jobs.gate.set()
+    jobs.release.set()
 
     def fail(thread: PoolThread) -> None:
         thread.worker.failure = "on purpose"
@@ -144,7 +144,7 @@ def test_thread_that_fails_is_replaced(make: Make) -> None:
 @pytest.mark.parametrize("error", [ValueError, SystemExit])
 def test_job_that_fails_does_not_cost_a_thread(make: Make, error: type[BaseException]) -> None:
     pool, jobs = make(1, 1), Jobs()
-    jobs.gate.set()
+    jobs.release.set()
 
     def fail(thread: PoolThread) -> None:
         raise error("on purpose")
@@ -158,7 +158,7 @@ def test_worker_init_may_fail_now_and_then(make: Make, handlers: Handlers) -> No
     handlers.refusals = 2
     pool, jobs, first = make(1, 1), Jobs(), threading.Event()
     pool.on_first = first.set
-    jobs.gate.set()
+    jobs.release.set()
     pool.submit(jobs)
     jobs.wait_running(1)
     assert first.is_set()
@@ -202,16 +202,16 @@ def test_system_limit(make: Make, monkeypatch: pytest.MonkeyPatch, error: Except
     pool.not_before = 0.0  # a second later
     pool.submit(jobs)
     jobs.wait_running(3)
-    jobs.gate.set()
+    jobs.release.set()
     for _ in range(4):
         assert jobs.done.acquire(timeout=DEADLINE)
     wait_until(lambda: pool.starting == 0 and not pool.resizing)
 
 
-def test_thread_that_comes_after_it_was_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thread_that_runs_after_its_start_failed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was made, but did not run yet when the start failed: its job is another's, and it does nothing."""
     pool, jobs = make(1, 4), Jobs()
-    jobs.gate.set()
+    jobs.release.set()
     late: list[threading.Thread] = []
     with monkeypatch.context() as patch:
 
@@ -233,7 +233,7 @@ def test_thread_that_comes_after_it_was_forgotten(make: Make, monkeypatch: pytes
 
 
 def test_many_submitters_lose_nothing(make: Make) -> None:
-    """ThreadPool grow, shrink, fail and wait all at once."""
+    """Threads are started, retired and fail, and jobs wait, all at once."""
     pool, counted, lock = make(2, 8), [0], threading.Lock()
     finished = threading.Event()
 
