@@ -186,6 +186,14 @@ def test_workers_threaded(either: Watched) -> None:
     eventually(idle, "more idle workers; one thread may lead the loop")
 
 
+def test_stacks(either: Watched) -> None:
+    """Each process logs a record per thread."""
+    either.watch("-n", "1", "-m", "2")
+    assert either.ctl("stacks").returncode == 0
+    for role in ("supervisor", "server"):
+        either.log.wait_for(rf"{role}\[\d+\] thread MainThread is here:")
+
+
 def test_wrong_use_is_said(service: Watched) -> None:
     for arguments, status, said in (
         (["statsu"], 2, "did you mean status"),
@@ -193,7 +201,7 @@ def test_wrong_use_is_said(service: Watched) -> None:
         (["workers"], 2, "needs a number with its sign"),
         (["workers", "2"], 2, "needs a number with its sign"),
         (["reload", "--json"], 2, "belong to `ctl status`"),
-        (["health"], 69 if ROOT else 2, "does not answer" if ROOT else "where is the service"),
+        (["health"], 69 if ROOT else 2, "does not answer" if ROOT else "no address"),
         (["status", "--control", "/nowhere/at.all"], 69, "does not answer"),
     ):
         done = service.run("ctl", *arguments)

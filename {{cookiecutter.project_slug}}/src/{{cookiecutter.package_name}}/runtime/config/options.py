@@ -191,5 +191,5 @@ OPTIONS: tuple[Option, ...] = (
 )
 # fmt: on
 ADDRESS_KEYS = ("port", "interface", "listen_unix", "bind")
-SUBCOMMANDS = ("status", "reload", "reloaded", "restart", "stop", "workers", "health")
+SUBCOMMANDS = ("status", "reload", "reloaded", "restart", "stop", "stacks", "workers", "health")
 COMMAND_LINE_ONLY = ("check", "version", "help", "config")  # make no sense in a file

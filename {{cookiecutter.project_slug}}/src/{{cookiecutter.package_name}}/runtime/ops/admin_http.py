@@ -19,17 +19,17 @@ from ..http1.reasons import REASONS
 from ..log.records import log
 from ..system.listeners import Listener
 
-MOST = 64  # connections; one more and the oldest is closed, so that idlers cannot lock probes out
-PATIENCE = 5.0  # seconds for a request to arrive, and again for its answer to be read
-AT_ONCE = 16  # connections accepted per turn of the loop
-PAUSE = 0.5  # seconds without accepting when nothing is left to accept with
-QUIET = 60.0  # seconds in which the log hears of that once
+MOST_CONNECTIONS = 64  # one more and the oldest is closed, so that idle ones cannot lock probes out
+TIMEOUT = 5.0  # seconds for a request to arrive, and again for its answer to be read
+ACCEPT_BATCH = 16  # connections accepted per turn of the loop
+ACCEPT_PAUSE = 0.5  # seconds without accepting when descriptors have run out
+LOG_INTERVAL = 60.0  # seconds between two lines of the log about that
 LIMITS = Limits(line=2048, head=8192, fields=64)
 LOCAL_PEERCRED = 1  # FreeBSD and macOS: an option of level 0 that reads a struct xucred, version and user first
 
 
 class Answer(NamedTuple):
-    """What a page function returns."""
+    """The answer to one request."""
 
     status: int
     body: str
@@ -37,57 +37,45 @@ class Answer(NamedTuple):
     policy: str = "default-src 'none'"  # Content-Security-Policy
 
 
-class Later:
-    """What a page function returns to answer when something has happened: call `answer` then."""
-
-    def __init__(self) -> None:
-        self.visitor: AdminConnection | None = None
-        self.early: Answer | None = None  # what happened before the page function had returned
-
-    def answer(self, answer: Answer) -> None:
-        if self.visitor is None:
-            self.early = answer
-        else:
-            self.visitor.reply(answer)
-
-
-Page = Callable[[str], Answer | Later]  # its argument is the query
+Reply = Callable[[Answer], None]
+Page = Callable[[str, Reply], None]  # is given the query, and replies once, at once or when something has ended
 
 
 class AdminConnection:
-    """One connection."""
+    """One connection: reads a request, writes its answer, closes."""
 
-    def __init__(self, desk: "AdminServer", sock: socket.socket, trusted: bool) -> None:
-        self.desk = desk
+    def __init__(self, server: "AdminServer", sock: socket.socket, trusted: bool) -> None:
+        self.server = server
         self.trusted = trusted
         self.socket = sock
-        self.deadline = time.monotonic() + PATIENCE
-        self.buffer = b""
-        self.out = b""
-        self.method = ""
+        self.deadline = time.monotonic() + TIMEOUT
+        self.input = self.output = b""
+        self.method = ""  # of the request, once its head has arrived
         self.closed = False
 
     def on_event(self) -> None:
         try:
-            if self.out:
+            if self.output:
                 self.write()
-                return
-            data = self.socket.recv(LIMITS.head)
-            if not data:
-                self.close()  # also somebody who waits for a reload and leaves
-                return
-            if self.method:
-                return  # it has asked already: what follows is ignored
-            self.buffer += data
-            self.ask()
+            else:
+                self.read()
         except BlockingIOError:
             return
-        except OSError:
+        except OSError:  # the client has left
             self.close()
 
-    def ask(self) -> None:
+    def read(self) -> None:
+        data = self.socket.recv(LIMITS.head)
+        if not data:
+            self.close()  # also while the answer is waited for, as that of a reload
+        elif not self.method:  # what follows the request is ignored
+            self.input += data
+            self.dispatch()
+
+    def dispatch(self) -> None:
+        """Give the request to its page, once its head is complete."""
         try:
-            found = parse_head(self.buffer, LIMITS)
+            found = parse_head(self.input, LIMITS)
         except ProtocolError as error:
             self.reply(Answer(error.status, error.reason + "\n"))
             return
@@ -95,55 +83,40 @@ class AdminConnection:
             return
         head, _ = found
         self.method = head.method
+        pages = self.server.pages
+        page = pages.get(("GET" if head.method == "HEAD" else head.method, head.path))
         if not self.trusted:
-            self.reply(Answer(403, "only the service's own user and root may ask here\n"))
-            return
-        page = self.desk.pages.get(("GET" if head.method == "HEAD" else head.method, head.path))
-        if page is None:
-            known = any(path == head.path for _, path in self.desk.pages)
-            self.reply(Answer(405 if known else 404, "no such page\n"))
-            return
-        result = page(head.query)
-        if isinstance(result, Later):
-            result.visitor = self
-            self.deadline = float("inf")  # whatever is waited for has a time limit of its own
-            if result.early is not None:
-                self.reply(result.early)
+            self.reply(Answer(403, "only the service's own user and root have access\n"))
+        elif page is None:
+            self.reply(Answer(405 if any(path == head.path for _, path in pages) else 404, "no such page\n"))
         else:
-            self.reply(result)
+            self.deadline = float("inf")  # what a page waits for has a time limit of its own
+            page(head.query, self.reply)
 
     def reply(self, answer: Answer) -> None:
         if self.closed:
             return
         body = answer.body.encode()
-        self.out = (
+        self.output = (
             f"HTTP/1.1 {answer.status} {REASONS[answer.status]}\r\nContent-Type: {answer.content_type}\r\n"
             f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
             f"Content-Security-Policy: {answer.policy}\r\nConnection: close\r\n\r\n"
         ).encode() + (b"" if self.method == "HEAD" else body)
-        self.deadline = time.monotonic() + PATIENCE
-        try:
-            self.write()
-        except OSError:  # the client has left
-            self.close()
+        self.deadline = time.monotonic() + TIMEOUT
+        self.server.selector.modify(self.socket, selectors.EVENT_WRITE, self.on_event)
+        self.on_event()
 
     def write(self) -> None:
-        """Send what the client takes now; the rest when it takes more."""
-        try:
-            self.out = self.out[self.socket.send(self.out) :]
-        except BlockingIOError:
-            self.desk.selector.modify(self.socket, selectors.EVENT_WRITE, self.on_event)
-            return
-        if self.out:
-            self.desk.selector.modify(self.socket, selectors.EVENT_WRITE, self.on_event)
-        else:
+        """Send what the client takes now."""
+        self.output = self.output[self.socket.send(self.output) :]
+        if not self.output:
             self.close()
 
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            self.desk.visitors.remove(self)
-            self.desk.selector.unregister(self.socket)
+            self.server.connections.remove(self)
+            self.server.selector.unregister(self.socket)
             self.socket.close()
 
 
@@ -156,70 +129,70 @@ class AdminServer:
         self.selector = selector
         self.listener = listener
         self.pages = pages
-        self.private = private  # for our own user and root alone, as far as the system tells who asks
-        self.visitors: list[AdminConnection] = []
+        self.private = private  # for this user and root alone, as far as the system tells the peer's user
+        self.connections: list[AdminConnection] = []
         self.closed = False
-        self.paused = self.quiet = 0.0  # until when nobody is accepted, and the log not told of it
+        self.paused_until = self.logged_until = 0.0  # no accepting, and no further line about it, before that
         listener.listen(1024)
-        selector.register(listener.socket, selectors.EVENT_READ, self.on_visitors)
+        selector.register(listener.socket, selectors.EVENT_READ, self.accept)
 
-    def on_visitors(self) -> None:
-        for _ in range(AT_ONCE):
+    def accept(self) -> None:
+        for _ in range(ACCEPT_BATCH):
             try:
                 sock, _ = self.listener.socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:  # descriptors have run out: those of the oldest visitors are ours to free
-                self.scarce(error)
+            except OSError as error:  # descriptors have run out
+                self.free_descriptors(error)
                 return
             sock.setblocking(False)
-            if len(self.visitors) >= MOST:
-                self.visitors[0].close()
-            visitor = AdminConnection(self, sock, not self.private or peer_user(sock) in (None, 0, os.geteuid()))
-            self.visitors.append(visitor)
-            self.selector.register(sock, selectors.EVENT_READ, visitor.on_event)
-            visitor.on_event()  # a probe's request is often there already
+            if len(self.connections) >= MOST_CONNECTIONS:
+                self.connections[0].close()
+            connection = AdminConnection(self, sock, not self.private or peer_user(sock) in (None, 0, os.geteuid()))
+            self.connections.append(connection)
+            self.selector.register(sock, selectors.EVENT_READ, connection.on_event)
+            connection.on_event()  # a probe's request has often arrived already
 
-    def scarce(self, error: OSError) -> None:
-        """Make room; where there is none to make, wait: the queue stays readable, and the loop would spin."""
+    def free_descriptors(self, error: OSError) -> None:
+        """Close the oldest connections; without one, pause: the listener stays readable, and the loop would spin."""
         now = time.monotonic()
-        if now >= self.quiet:
-            self.quiet = now + QUIET
+        if now >= self.logged_until:
+            self.logged_until = now + LOG_INTERVAL
             log.warning("%s: cannot accept: %s; trying again twice a second", self.listener.address, error.strerror)
-        if not self.visitors:
-            self.paused = now + PAUSE
+        if not self.connections:
+            self.paused_until = now + ACCEPT_PAUSE
             self.selector.unregister(self.listener.socket)
-        for visitor in self.visitors[:8]:
-            visitor.close()
+        for connection in self.connections[:8]:
+            connection.close()
 
     def expire(self, now: float) -> None:
-        """Close those that took too long, and end a pause; called once a second at least."""
-        if self.paused and now >= self.paused and not self.closed:
-            self.paused = 0.0
-            self.selector.register(self.listener.socket, selectors.EVENT_READ, self.on_visitors)
-        for visitor in [v for v in self.visitors if now >= v.deadline]:
-            visitor.close()
+        """Close connections whose deadline has passed, and end a pause; called once a second at least."""
+        if self.paused_until and now >= self.paused_until and not self.closed:
+            self.paused_until = 0.0
+            self.selector.register(self.listener.socket, selectors.EVENT_READ, self.accept)
+        for connection in [one for one in self.connections if now >= one.deadline]:
+            connection.close()
 
     def sockets(self) -> list[socket.socket]:
         """What a forked child has to close."""
-        return [self.listener.socket, *(visitor.socket for visitor in self.visitors)]
+        return [self.listener.socket, *(connection.socket for connection in self.connections)]
 
     def close(self) -> None:
         """Stop listening and remove the socket file; answers that are on their way get one more chance."""
         if not self.closed:
             self.closed = True
-            for visitor in list(self.visitors):
-                if visitor.out:
-                    visitor.on_event()
-                visitor.close()
-            if not self.paused:
+            for connection in list(self.connections):
+                if connection.output:
+                    connection.on_event()
+                connection.close()
+            if not self.paused_until:
                 self.selector.unregister(self.listener.socket)
             self.listener.remove()
 
 
-def as_json(value: object, status: int = 200) -> Answer:
+def as_json(value: object) -> Answer:
     """A page in JSON."""
-    return Answer(status, json.dumps(value) + "\n", "application/json")
+    return Answer(200, json.dumps(value) + "\n", "application/json")
 
 
 def peer_user(sock: socket.socket) -> int | None:
@@ -230,5 +203,5 @@ def peer_user(sock: socket.socket) -> int | None:
         if sys.platform.startswith("freebsd") or sys.platform == "darwin":
             return int(struct.unpack_from("II", sock.getsockopt(0, LOCAL_PEERCRED, 128))[1])
     except OSError:
-        return -1  # it has left already: nobody
+        return -1  # the peer has left already
     return None

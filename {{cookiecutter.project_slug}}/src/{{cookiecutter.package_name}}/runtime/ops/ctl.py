@@ -1,4 +1,4 @@
-"""`ctl`: ask and steer a running service over its control socket or admin address."""
+"""`ctl`: the status of a running service, and orders to it, over its control socket or admin address."""
 
 import os
 import socket
@@ -18,9 +18,10 @@ COMMANDS = {
     "reloaded": "wait for the end of the reload that a HUP has begun; 1 when it, or the latest one, has failed",
     "restart": "stop gracefully and start again, the supervisor too; wait until it is ready",
     "stop": "stop gracefully; does not wait",
+    "stacks": "let each process log where its threads are",
     "workers": "+N or -N: keep so many more or fewer idle workers ready, until the next reload",
 }
-PAUSE = 1.0  # seconds between two looks of --watch
+WATCH_INTERVAL = 1.0  # seconds
 CLEAR = "\x1b[H\x1b[2J"  # ECMA-48: cursor home, erase the screen
 
 
@@ -74,7 +75,7 @@ def workers_of(rest: list[str]) -> str:
 
 
 def status(config: Config, as_json: bool, watch: bool) -> int:
-    """Print the status once, or again and again until Ctrl-C."""
+    """Print the status once, or with `watch` every second until Ctrl-C."""
     import json
 
     before: dict[str, Any] | None = None
@@ -89,11 +90,11 @@ def status(config: Config, as_json: bool, watch: bool) -> int:
         if not watch:
             return OK
         before = now
-        time.sleep(PAUSE)
+        time.sleep(WATCH_INTERVAL)
 
 
 def restart(config: Config) -> int:
-    """Order it, then wait until a supervisor answers that is younger than the order, and is ready."""
+    """Order a restart, then wait until a supervisor that started after the order is ready."""
     import json
 
     code, body = ask(config, "POST", "/restart")
@@ -121,10 +122,8 @@ def ask(config: Config, method: str, path: str) -> tuple[int, str]:
     admin = config.admin if method == "GET" else ""
     where = admin or ("unix:" + config.control if config.control else "")
     if not where:
-        raise StartError(
-            "ctl: where is the service? give --control, --pidfile or RUNTIME_DIRECTORY as it has them", USAGE
-        )
-    # A reload that comes while another one starts waits for both.
+        raise StartError("ctl: no address: give --control, --pidfile or RUNTIME_DIRECTORY as the service has it", USAGE)
+    # A reload that is ordered while another generation starts waits for both.
     limit = 2 * (config.start_timeout or 3600) + 10 if path in ("/reload", "/reloaded") else 5.0
     try:
         with connect(where, limit) as sock:
@@ -133,7 +132,7 @@ def ask(config: Config, method: str, path: str) -> tuple[int, str]:
             while piece := sock.recv(65536):
                 data += piece
     except OSError as error:
-        hint = "; only its own user and root may ask" if isinstance(error, PermissionError) else ""
+        hint = "; only its own user and root have access" if isinstance(error, PermissionError) else ""
         raise StartError(f"ctl: {where} does not answer: {error.strerror or error}{hint}", UNAVAILABLE) from None
     head, _, body = data.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 "):
@@ -200,7 +199,7 @@ def rate(now: dict[str, Any], before: dict[str, Any] | None) -> str:
 
 
 def latency(now: dict[str, Any], before: dict[str, Any] | None) -> str:
-    """Half, and 99 of 100, requests took less than …: since the last look, or since the start."""
+    """The median and the 99th percentile: since the previous status, or since the start."""
     counts = now["latency"]["counts"]
     if before is not None and sum(counts) > sum(before["latency"]["counts"]):
         counts = [a - b for a, b in zip(counts, before["latency"]["counts"], strict=True)]

@@ -7,7 +7,7 @@ from ..ipc.metrics import BOUNDS
 
 
 class Family(NamedTuple):
-    """A metric with all its samples: {labels: value}, and the label's names."""
+    """A metric with all its samples."""
 
     kind: str
     name: str
@@ -15,28 +15,24 @@ class Family(NamedTuple):
     samples: Iterable[tuple[str, float]]  # what follows the name, such as {state="idle"}; and the value
 
 
-def family(kind: str, name: str, text: str, value: float) -> Family:
-    """A metric with one sample without labels."""
-    return Family(kind, name, text, [("", value)])
-
-
 def histogram(name: str, text: str, counts: Sequence[int], seconds: float) -> Family:
     """Counts within each of BOUNDS and beyond, as a histogram of Prometheus: cumulated."""
     samples: list[tuple[str, float]] = []
     total = 0
-    for bound, number in zip((*map(repr, BOUNDS), "+Inf"), counts, strict=True):
-        total += number
+    for bound, count in zip((*map(repr, BOUNDS), "+Inf"), counts, strict=True):
+        total += count
         samples.append((f'_bucket{{le="{bound}"}}', total))
     return Family("histogram", name, text, [*samples, ("_sum", seconds), ("_count", total)])
 
 
+def escaped(text: str, quotes: bool = False) -> str:
+    text = text.replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quotes else text
+
+
 def labels(**values: str) -> str:
     """{name="value",…}, escaped."""
-    shown = []
-    for name, value in values.items():
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        shown.append(f'{name}="{escaped}"')
-    return "{" + ",".join(shown) + "}"
+    return "{" + ",".join(f'{name}="{escaped(value, quotes=True)}"' for name, value in values.items()) + "}"
 
 
 def number(value: float) -> str:
@@ -48,8 +44,6 @@ def render(families: Iterable[Family]) -> str:
     """The text format, version 0.0.4."""
     lines = []
     for one in families:
-        text = one.help.replace("\\", "\\\\").replace("\n", "\\n")
-        lines.append(f"# HELP {one.name} {text}")
-        lines.append(f"# TYPE {one.name} {one.kind}")
+        lines += [f"# HELP {one.name} {escaped(one.help)}", f"# TYPE {one.name} {one.kind}"]
         lines += [f"{one.name}{suffix} {number(value)}" for suffix, value in one.samples]
     return "\n".join(lines) + "\n"
