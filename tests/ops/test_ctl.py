@@ -187,7 +187,8 @@ def test_workers_threaded(either: Watched) -> None:
 
 
 def test_stacks(either: Watched) -> None:
-    """Each process logs a record per thread."""
+    """Each process logs a record per thread, as errors: they are shown whatever the --log-level is."""
+    either.expect_errors = True
     either.watch("-n", "1", "-m", "2")
     assert either.ctl("stacks").returncode == 0
     for role in ("supervisor", "server"):
