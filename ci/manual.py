@@ -30,7 +30,7 @@ ACTIONS = {
 STATUSES = {
     "OK": "stopped as asked",
     "USAGE": "wrong command line",
-    "UNAVAILABLE": "address in use, or already running; `ctl`: nobody answers",
+    "UNAVAILABLE": "address in use, or already running; `ctl`: no answer",
     "SOFTWARE": "`init()` or the handlers failed, no worker ever got ready, or too many crashes (`--restart-max`)",
     "NOPERM": "not permitted: a port, a directory, a user",
     "CONFIG": "wrong configuration: environment or file",
@@ -69,6 +69,7 @@ def signals() -> str:
 def statuses() -> str:
     errors = runtime("config.errors")
     names = {name: value for name, value in vars(errors).items() if name.isupper()}
+    del names["TIMED_OUT"]  # a worker's, not the service's
     assert set(names) == set(STATUSES), "STATUSES and errors.py differ"
     lines = ["| status | meaning |", "|---|---|"]
     lines += [f"| {value} | {STATUSES[name]} |" for name, value in sorted(names.items(), key=lambda pair: pair[1])]
