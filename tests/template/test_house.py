@@ -43,14 +43,13 @@ FOREIGN = {
     ".",
 }
 
-# People are no part of a server: what acts has a technical name.
-PERSONS = (
-    r"who|whom|whose|whoever|whomever|somebody|someone|nobody|anybody|anyone|everybody|everyone|he|she|him|her|his"
-)
+# People are no part of a server: what acts has a technical name. The account "nobody" has its own name.
+PERSONS = "who|whom|whoever|whomever|somebody|someone|nobody|anybody|anyone|everybody|everyone|he|she|him|her"
 # The private vocabulary that the field's words have replaced.
-PRIVATE = r"sentry|sentries|doors?|desk|bell|nudges?|nudged|pulse|mercy|newcomers?|relay|relays|keeper|poller|upkeep"
-PHRASES = r"at the door|turn(?:s|ed)? away|turn_away|send (?:it )?home|let(?:s|ting)? go of|not held against"
-WORDS = re.compile(rf"\b(?:{PERSONS}|{PRIVATE})\b|\b(?:{PHRASES})\b", re.IGNORECASE)
+PRIVATE = "sentry|sentries|door|doors|desk|bell|nudge|nudges|nudged|pulse|mercy|newcomers?|due|patience|caught"
+PHRASES = "turn(?:s|ed)? away|sen[dt] (?:it )?home|let(?:s|ting)? go|not held against"
+WORDS = re.compile(rf"\b(?:{PERSONS}|{PRIVATE}|{PHRASES})\b", re.IGNORECASE)
+ACCOUNT = re.compile(r"['\"]nobody['\"]|default nobody")
 
 
 def modules(runtime: Path) -> dict[str, str]:
@@ -69,7 +68,7 @@ def folder(module: str) -> str:
 def words(text: str) -> Iterator[tuple[int, str]]:
     """The forbidden words in comments, docstrings and other strings, and in the parts of identifiers, with their line."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        said = token.string.replace("_", " ") if token.type == tokenize.NAME else token.string
+        said = token.string.replace("_", " ") if token.type == tokenize.NAME else ACCOUNT.sub("-", token.string)
         for match in WORDS.finditer(said):
             yield token.start[0] + said[: match.start()].count("\n"), match[0]
 
@@ -115,5 +114,5 @@ def test_plain_words(ours: dict[str, str]) -> None:
 
 
 def test_words_are_found() -> None:
-    text = "def turn_away():\n    '''One line\n    for whoever comes.'''\n    return relay  # nobody here\n"
-    assert list(words(text)) == [(1, "turn away"), (3, "whoever"), (4, "relay"), (4, "nobody")]
+    text = "def turn_away():\n    '''One line\n    for whoever comes.'''\n    return user or 'nobody'  # bell: nobody here\n"
+    assert list(words(text)) == [(1, "turn away"), (3, "whoever"), (4, "bell"), (4, "nobody")]
