@@ -52,7 +52,7 @@ class Generation:
     def reports(self) -> Iterator[tuple[str, str]]:
         """What the server has reported since the last call: a word and the rest of its line. The word "closed" comes
         last, when there will be no more."""
-        while True:
+        while self.channel.fileno() >= 0:  # else the generation was forgotten in this turn of the loop
             try:
                 data = self.channel.recv(LONGEST_REPORT)
             except BlockingIOError:
