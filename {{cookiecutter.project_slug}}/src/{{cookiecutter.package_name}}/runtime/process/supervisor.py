@@ -346,7 +346,7 @@ class Supervisor:
     def change_floor(self, change: int) -> tuple[int, int] | None:
         """See `Operations`."""
         serving = self.generations.serving
-        before = serving.board.words[scoreboard.FLOOR] if serving is not None else 0  # read before the server changes it
+        before = serving.board.words[scoreboard.FLOOR] if serving is not None else 0  # the server changes it
         for generation in self.generations:
             generation.send(f"floor{change:+d}")
         return None if serving is None else (before, max(1, min(self.config.max, before + change)))
