@@ -1,10 +1,9 @@
 """Serves the connections of `stream` and `line` in one member of the pool.
 
 Each connection holds a thread from accept to close, and a thread in a handler watches nothing else. So the engine has
-two sides. User code runs in one thread of a prefork worker, in many of a threaded host: the runner of the pool knows
-(`runner_prefork`, `runner_threaded`), accepts whenever a thread is idle, and calls `serve`. The monitor is a thread
-that never runs user code: it calls `turn` again and again, which acts on signals, on the end of the server, on handlers
-that hang, and on the drain.
+two sides. The runner (`runner_prefork`, `runner_threaded`) has the threads that run user code, one in a worker and many
+in a host: an idle one accepts a connection and calls `serve`. The monitor is the thread that never runs user code: it
+calls `turn` in a loop, which acts on signals, on the end of the server, on handlers that hang, and on the drain.
 
 The life of a member is SERVING, then DRAINING, then DRAINED:
 
