@@ -26,7 +26,7 @@ class LineTooLongError(Exception):
 
 class Stream:
     """One connection. Reads wait for the client, up to the timeout (--idle-timeout at first); writes are collected
-    until `flush`, a read, or 64 KiB. Raises ConnectionError when the client has gone, TimeoutError when it is silent."""
+    until `flush`, a read, or 64 KiB. Raises ConnectionError for a client that has gone, TimeoutError for a silent one."""
 
     __slots__ = (
         "_ended", "_input", "_output", "_size", "_waiting", "born", "closed", "error", "on_end", "peer", "received",
@@ -80,7 +80,7 @@ class Stream:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def _failed(self, error: OSError) -> OSError:
-        """What is raised when the connection fails. With SO_RCVTIMEO, EAGAIN means that the time is over (socket(7))."""
+        """What is raised when the connection fails. EAGAIN means that the timeout is over (socket(7), SO_RCVTIMEO)."""
         self.error = TimeoutError("timed out") if isinstance(error, BlockingIOError) else error
         return self.error
 
