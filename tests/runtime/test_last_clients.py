@@ -12,7 +12,7 @@ from harness import DEADLINE, HANDLERS, Background, Service, Wire, eventually
 from services import Make
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux can refuse new clients while handshakes in progress complete"
+    not sys.platform.startswith("linux"), reason="only Linux refuses new clients while handshakes in progress complete"
 )
 
 # Between its last look into the queue and the end of the listener, each member loses the processor until the test lets

@@ -26,7 +26,7 @@ class LineTooLongError(Exception):
 
 class Stream:
     """One connection. Reads wait for the client, up to the timeout (--idle-timeout at first); writes are collected
-    until `flush`, a read, or 64 KiB. Raises ConnectionError for a client that has gone, TimeoutError for a silent one."""
+    until `flush`, a read, or 64 KiB. Raises ConnectionError for one that has gone, TimeoutError for a silent one."""
 
     __slots__ = (
         "_ended", "_input", "_output", "_size", "_waiting", "born", "closed", "error", "on_end", "peer", "received",
