@@ -412,11 +412,11 @@ def bake(stage: Stage, template: Path = TEMPLATE, uncounted: bool = True) -> Non
 def count_nothing(runtime: Path) -> None:
     """What the scoreboard costs shows a runtime that writes no figures of a request to it."""
     for file, counting in (
-        ("http/connection.py", "        loop.latency[bits if bits < BUCKETS else BUCKETS - 1] += 1\n"),
-        ("http/connection.py", "        loop.microseconds += took\n"),
-        ("http/connection.py", "            self.loop.received += len(data)\n"),
-        ("http/connection.py", "            loop.sent += sent\n"),
-        ("loop/stall_monitor.py", "        self.loop.tell()\n"),
+        ("http/response_writer.py", "        server.latency[bits if bits < BUCKETS else BUCKETS - 1] += 1\n"),
+        ("http/response_writer.py", "        server.microseconds += took\n"),
+        ("http/connection.py", "            self.server.received += len(data)\n"),
+        ("http/response_writer.py", "            server.sent += sent\n"),
+        ("loop/stall_monitor.py", "        self.loop.engine.publish()\n"),
     ):
         text = (runtime / file).read_text()
         if text.count("\n" + counting) != 1:

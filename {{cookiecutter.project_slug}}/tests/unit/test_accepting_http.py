@@ -1,39 +1,99 @@
-"""How many connections a turn of the loop takes from a listener."""
+"""How many connections a turn of the loop takes from a listener, and when it takes none."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.http.connection import CLOSED
-from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED
-from {{ cookiecutter.package_name }}.runtime.loop.acceptor import CROWD, ENOUGH, Acceptor
-from {{ cookiecutter.package_name }}.runtime.loop.event_loop import REST, EventLoop
+from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import YIELD, YIELDS, AcceptBalance
+from {{ cookiecutter.package_name }}.runtime.loop.acceptor import BURST, RECOVERED, SHORTAGE, TURN, Intake
+from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode, Source
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
 from {{ cookiecutter.package_name }}.runtime.system.listeners import bind
 
 
-class Turns:
-    """An acceptor, a crowd before it, and how many of it each turn takes."""
+class Client(Source):
+    """A connection; `first` is what its first request does."""
 
-    def __init__(self, crowd: int, stack: ExitStack) -> None:
+    def __init__(self, fd: int, first: Callable[[], None]) -> None:
+        super().__init__(fd)
+        self.first = first
+
+    def ready(self, mask: int) -> None:
+        self.first()
+
+
+class Loop:
+    """An AcceptingLoop without a selector, and its engine."""
+
+    def __init__(self) -> None:
+        self.board = Scoreboard(2)
+        self.words, self.base = self.board.words, self.board.base(0)
+        self.engine: Any = self
+        self.table: dict[int, Any] = {}
+        self.count = 0
+        self.now = self.moment = 100.0
+        self.mode = Mode.SERVING
+        self.is_stood_in = False
+        self.first: Callable[[], None] = lambda: None
+        self.published = 0
+
+    def connect(self, sock: socket.socket, peer: object) -> Client:
+        sock.close()
+        return Client(-1, self.first)
+
+    def watch(self, item: Any, mask: int) -> None:
+        item.mask = mask
+
+    def unwatch(self, item: Any) -> None:
+        item.mask = 0
+
+    def admit(self, item: object) -> None:
+        pass
+
+    def publish(self) -> None:
+        self.published += 1
+
+    postpone = forget = admit
+
+
+class Turns:
+    """An acceptor, clients before it, and how many of them each turn takes."""
+
+    def __init__(self, clients: int, stack: ExitStack) -> None:
         listener = bind("127.0.0.1:0")
         stack.callback(listener.remove)
         listener.listen(1024)
-        for _ in range(crowd):
+        for _ in range(clients):
             stack.enter_context(socket.create_connection(listener.socket.getsockname(), 20))
-        self.loop = Mock(words=[0] * (ACCEPTED + 1), base=0, now=0.0, moment=0.0)
-        self.loop.connect.return_value.state = CLOSED
-        self.first_request = self.loop.connect.return_value.ready
-        self.acceptor = Acceptor(self.loop, listener)
-        self.acceptor.mask = READ
+        self.loop = Loop()
+        end, _ = stack.enter_context(closed(socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)))
+        end.setblocking(False)
+        self.intake = Intake(self.loop, [listener], end, 1000)
+        (self.acceptor,) = self.intake.acceptors
 
     def taken(self) -> int:
-        before = self.loop.words[ACCEPTED]
+        before = self.loop.words[self.loop.base + ACCEPTED]
         self.acceptor.ready(READ)
-        return int(self.loop.words[ACCEPTED] - before)
+        return int(self.loop.words[self.loop.base + ACCEPTED] - before)
+
+
+class closed:  # noqa: N801
+    """Two sockets, closed at the end."""
+
+    def __init__(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        self.pair = pair
+
+    def __enter__(self) -> tuple[socket.socket, socket.socket]:
+        return self.pair
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.pair:
+            one.close()
 
 
 @pytest.fixture
@@ -42,72 +102,110 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def test_a_crowd_comes_in_soon(stack: ExitStack) -> None:
+def test_a_burst_is_accepted_soon(stack: ExitStack) -> None:
     turns = Turns(200, stack)
-    assert [turns.taken() for _ in range(9)] == [1, 2, 4, 8, 16, 32, CROWD, CROWD, 9]
+    assert [turns.taken() for _ in range(9)] == [1, 2, 4, 8, 16, 32, BURST, BURST, 9]
     assert turns.taken() == 0
 
 
-def test_who_comes_alone_costs_no_second_look(stack: ExitStack) -> None:
+def test_a_single_client_costs_no_second_look(stack: ExitStack) -> None:
     turns = Turns(1, stack)
-    accept = turns.acceptor.accept = Mock(wraps=turns.acceptor.accept)  # type: ignore[method-assign]
+    turns.acceptor.socket = Mock(wraps=turns.acceptor.socket)
     assert turns.taken() == 1
-    assert accept.call_count == 1
+    assert turns.acceptor.socket.accept.call_count == 1
 
 
 @pytest.mark.parametrize("stood_in", [False, True])
-def test_long_requests_of_newcomers_wait_for_the_others_turn(stack: ExitStack, stood_in: bool) -> None:
-    """Also where somebody stands in for the loop meanwhile: its own thread goes on with another `now`."""
+def test_long_first_requests_wait_for_the_others_turn(stack: ExitStack, stood_in: bool) -> None:
+    """Also where another thread stands in meanwhile: the loop's own thread goes on with another `now`."""
     turns = Turns(20, stack)
-    turns.acceptor.most = CROWD
+    turns.acceptor.most = BURST
 
-    def takes_long(mask: int) -> None:
-        turns.loop.moment += 0.6 * ENOUGH
+    def takes_long() -> None:
+        turns.loop.moment += 0.6 * TURN
         if stood_in:
             turns.loop.now = turns.loop.moment
 
-    turns.first_request.side_effect = takes_long
+    turns.loop.first = takes_long
     assert turns.taken() == 2
     assert turns.acceptor.most == 1
 
 
-def test_a_client_that_has_left_does_not_end_the_crowd(stack: ExitStack) -> None:
+def test_a_client_that_has_left_does_not_end_the_burst(stack: ExitStack) -> None:
     """accept(2) may say ECONNABORTED of it."""
     turns = Turns(3, stack)
-    turns.acceptor.most = CROWD
+    turns.acceptor.most = BURST
     real = turns.acceptor.socket
     turns.acceptor.socket = Mock(wraps=real)
     turns.acceptor.socket.accept.side_effect = [real.accept(), ConnectionAbortedError, real.accept(), BlockingIOError]
     assert turns.taken() == 2
 
 
-def test_none_is_taken_from_a_listener_that_was_let_go_meanwhile(stack: ExitStack) -> None:
-    """By the thread that stands in, while a first request is handled: for a drain the listener is closed."""
+def test_none_is_taken_from_a_listener_that_was_closed_meanwhile(stack: ExitStack) -> None:
+    """By the thread that stands in, while a first request is handled."""
     turns = Turns(20, stack)
-    turns.acceptor.most = CROWD
+    turns.acceptor.most = BURST
 
-    def drain(mask: int) -> None:
-        turns.acceptor.mask = 0
-        turns.acceptor.socket.close()
+    def drain() -> None:
+        turns.loop.mode = Mode.DRAINING
+        turns.intake.close(empties=False)
 
-    turns.first_request.side_effect = drain
+    turns.loop.first = drain
     assert turns.taken() == 1
-    turns.loop.scarce.assert_not_called()
+    assert not turns.intake.acceptors
+    assert not turns.intake.short_since
 
 
+def test_a_drain_empties_the_queue_if_it_is_to(stack: ExitStack) -> None:
+    turns = Turns(20, stack)
+    turns.loop.mode = Mode.DRAINING
+    turns.intake.close()
+    assert turns.loop.words[turns.loop.base + ACCEPTED] == 20
+    assert not turns.intake.acceptors
+
+
+def test_a_shortage_pauses_accepting_until_it_is_over(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    turns = Turns(3, stack)
+    real, loop, intake = turns.acceptor.socket, turns.loop, turns.intake
+    turns.acceptor.socket = Mock(wraps=real)
+    turns.acceptor.socket.accept.side_effect = [OSError(24, "Too many open files"), *[real.accept() for _ in range(3)]]
+    assert turns.taken() == 0
+    assert intake.paused_until == loop.now + SHORTAGE
+    assert turns.acceptor.mask == 0
+    loop.now += SHORTAGE
+    intake.resume()
+    assert turns.taken() == 1
+    assert intake.short_since, "it may come back in a moment"
+    loop.now += RECOVERED
+    loop.moment = loop.now
+    assert turns.taken() == 2
+    assert not intake.short_since
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        "cannot accept: Too many open files; accepting pauses until connections close"
+    ]
+
+
+def test_at_max_connections_accepting_pauses(stack: ExitStack) -> None:
+    turns = Turns(1, stack)
+    turns.loop.board.connections[1] = 1000
+    assert turns.taken() == 0
+    assert turns.intake.paused_until
+    turns.loop.board.connections[1] = 999
+    turns.intake.resume()
+    assert turns.taken() == 1
+
+
+# ---- the policy ----
 @pytest.mark.parametrize(
-    ("held", "least", "turn"),
-    [(0, 0, True), (1, 0, False), (3, 2, False), (4, 3, True), (5, 3, False), (64, 56, True), (64, 55, False)],
+    ("held", "least", "pause"),
+    [(0, 0, 0), (1, 0, 1), (3, 2, 1), (4, 3, 0), (5, 3, 1), (64, 56, 0), (64, 55, 1)],
 )
-def test_whoever_holds_an_eighth_more_gives_the_others_a_moment(held: int, least: int, turn: bool) -> None:
-    loop = Mock(count=held, rests=0)
-    loop.board.loads = [held, least]
-    assert EventLoop.is_turn(loop) is turn
-    assert loop.rest.call_args_list == ([] if turn else [((REST,),)])
+def test_a_worker_that_holds_an_eighth_more_gives_the_others_a_moment(held: int, least: int, pause: int) -> None:
+    assert AcceptBalance().pause(held, least) == pause * YIELD
 
 
-def test_a_moment_comes_to_an_end() -> None:
+@pytest.mark.parametrize(("held", "least", "pauses"), [(8, 0, YIELDS), (2, 1, 1)])
+def test_the_pauses_come_to_an_end(held: int, least: int, pauses: int) -> None:
     """A sibling may have no time."""
-    loop = Mock(count=8, rests=0)
-    loop.board.loads = [8, 0]
-    assert [EventLoop.is_turn(loop) for _ in range(7)] == [False] * 5 + [True] + [False]
+    balance = AcceptBalance()
+    assert [bool(balance.pause(held, least)) for _ in range(pauses + 2)] == [True] * pauses + [False, True]

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from {{ cookiecutter.package_name }}.runtime.http import Request
-from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
+from {{ cookiecutter.package_name }}.runtime.http.engine import handle
 from {{ cookiecutter.package_name }}.runtime.http.trace_context import Trace
 from {{ cookiecutter.package_name }}.runtime.http1.parser import Head, Limits, parse_head
 
@@ -25,7 +25,7 @@ def test_a_request_is_filled_as_its_constructor_does() -> None:
         source = inspect.getsource(function)  # type: ignore[arg-type]
         return set(re.findall(rf"^ +{variable}\.(\w+)(?:: [^=]+)? = ", source, re.M))
 
-    assert filled(Connection.handle, "request") == filled(Request.__init__, "self") == set(Request.__slots__)
+    assert filled(handle, "request") == filled(Request.__init__, "self") == set(Request.__slots__)
 
 
 MADE = r"X-Request-ID: [0-9a-f]{32}\r\n"

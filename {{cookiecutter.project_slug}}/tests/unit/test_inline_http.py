@@ -2,14 +2,15 @@
 
 import time
 
-from {{ cookiecutter.package_name }}.runtime.http.engine_threaded import INLINE, RETRY, STALL, measure_inline
+from {{ cookiecutter.package_name }}.runtime.http.engine import INLINE
+from {{ cookiecutter.package_name }}.runtime.http.runner_threaded import RETRY, STALL, measure
 from {{ cookiecutter.package_name }}.runtime.http.routes import Route
 
 
 def measured(*runs: float) -> Route:
     route = Route("/", None)
     for took in runs:
-        measure_inline(route, took)
+        measure(route, took)
     return route
 
 

@@ -41,14 +41,12 @@ class Service:
     @property
     def engine(self) -> Any:
         """The module <kind>.engine: how such a protocol is served."""
-        name = f"engine_{self.pool_name}" if self.kind == "http" else "engine"  # http: to become one, too
-        return importlib.import_module(f"...{self.kind}.{name}", __name__)
+        return importlib.import_module(f"...{self.kind}.engine", __name__)
 
     @property
     def runner(self) -> Any:
         """The module <kind>.runner_<pool>: which thread of this pool runs user code."""
-        name = "engine" if self.kind == "http" else "runner"  # http: to become runners, too
-        return importlib.import_module(f"...{self.kind}.{name}_{self.pool_name}", __name__)
+        return importlib.import_module(f"...{self.kind}.runner_{self.pool_name}", __name__)
 
     @property
     def options(self) -> tuple[Option, ...]:

@@ -10,41 +10,49 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from ..http1.chunked import LAST_CHUNK, Chunked, chunk
-from ..http1.parser import CHUNKED, Head, ProtocolError
+from ..http1.parser import CHUNKED, Head, Limits, ProtocolError
 from ..log.records import log
 from .messages import DisconnectedError, HTTPError
-
-if TYPE_CHECKING:
-    from .connection import Connection
-
 
 RECEIVE = 65536  # bytes asked for in one recv
 RATE = 65536  # bytes that must pass in each --body-timeout
 DAY = 86400.0  # seconds: no limit
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 SENDFILE = hasattr(select, "epoll")  # Linux; sendfile(2) of others reports a full socket in other ways
-PIECE = 2**18  # bytes of a file in one call: a fast reader must not hold up the others for long
+PIECE = 2**18  # bytes of a file in one call: a fast reader must not delay the others for long
+
+
+class Client(Protocol):
+    """The connection that a body comes from."""
+
+    sock: socket.socket
+    fd: int
+
+    def note(self, text: str, *values: object) -> None: ...
 
 
 class Body:
-    """A request body that its handler reads from the socket: larger than BUFFERED, or announced by Expect."""
+    """A request body that its handler reads from the socket: larger than BUFFERED, or announced by Expect. The client
+    has `timeout` seconds for each RATE bytes; `most` bytes may come, 0 = any number."""
 
-    def __init__(self, connection: "Connection", head: Head, data: bytes) -> None:
-        self.connection = connection
+    def __init__(self, client: Client, head: Head, data: bytes, limits: Limits, most: int, timeout: float) -> None:
+        self.client = client
+        self.most = most
+        self.timeout = min(timeout, DAY)
         self.left = head.length
-        self.decoder = Chunked(connection.loop.limits) if head.length == CHUNKED else None
-        self.expect = head.expect and not data  # RFC 9110 10.1.1: who sends the body already needs no 100
+        self.decoder = Chunked(limits) if head.length == CHUNKED else None
+        self.expect = head.expect and not data  # RFC 9110 10.1.1: a body that is on its way already needs no 100
         self.data = b""  # decoded, not taken yet
         self.rest = b""  # what follows the body: the next request
         self.taken = 0
-        self.done = False
+        self.is_done = False
         self.trailers: list[tuple[str, str]] = []
         self.error: HTTPError | None = None
-        self.patience = connection.loop.config.body_timeout or DAY  # seconds left until RATE bytes must be there
-        self.moved = 0  # bytes since the patience was last renewed
+        self.time_left = self.timeout  # seconds until RATE bytes must be there
+        self.moved = 0  # bytes since that began
         self.received = 0  # bytes that the handler's reading has taken from the socket
         if data:
             self.accept(data)
@@ -56,66 +64,65 @@ class Body:
                 payload, self.rest = self.decoder.feed(data)
             except ProtocolError as error:
                 self.fail(error.status, error.reason)
-            self.done = self.decoder.done
+            self.is_done = self.decoder.done
             self.trailers = self.decoder.trailers
         else:
             payload, self.rest = data[: self.left], data[self.left :]
             self.left -= len(payload)
-            self.done = not self.left
+            self.is_done = not self.left
         self.data += payload
         self.taken += len(payload)
-        limit = self.connection.loop.config.max_body
-        if limit and self.taken > limit:
-            self.fail(413, f"the body has more than {limit} bytes")
+        if self.most and self.taken > self.most:
+            self.fail(413, f"the body has more than {self.most} bytes")
 
     def fail(self, status: int, detail: str) -> NoReturn:
         """For good: a handler that catches this and reads on gets it again."""
-        self.done = False  # what follows on the connection cannot be trusted
+        self.is_done = False  # what follows on the connection cannot be trusted
         self.error = HTTPError(status, detail)
         raise self.error
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, b"" at the end. Raises HTTPError (408, 413, 400) or DisconnectedError."""
-        while not self.data and not self.done and size:
+        while not self.data and not self.is_done and size:
             if self.error is not None:
                 raise self.error
             try:
                 self.accept(self.receive())
             except HTTPError as error:
-                self.connection.note("refused: %d, %s", error.status, error.detail)
+                self.client.note("refused: %d, %s", error.status, error.detail)
                 raise
         piece, self.data = self.data[:size], self.data[size:]
         return piece
 
     def receive(self) -> bytes:
         """Wait for the client. Only this counts as its time, not what the handler does between two reads."""
-        connection = self.connection
+        client = self.client
         if self.expect:
             self.expect = False
-            write_all(connection.sock, CONTINUE, self.patience)
+            write_all(client.sock, CONTINUE, self.time_left)
         began = time.monotonic()
         while True:
             try:
-                data = connection.sock.recv(RECEIVE)
+                data = client.sock.recv(RECEIVE)
                 break
             except BlockingIOError:
-                if not wait_for(connection.fd, select.POLLIN, self.patience - (time.monotonic() - began)):
+                if not wait_for(client.fd, select.POLLIN, self.time_left - (time.monotonic() - began)):
                     self.fail(408, "the request body came too slowly")
             except OSError as error:
                 raise DisconnectedError(f"in the middle of its request body: {error.strerror}") from None
         if not data:
             raise DisconnectedError("in the middle of its request body")
-        self.patience -= time.monotonic() - began
+        self.time_left -= time.monotonic() - began
         self.received += len(data)
         self.moved += len(data)
         if self.moved >= RATE:
             self.moved = 0
-            self.patience = connection.loop.config.body_timeout or DAY
+            self.time_left = self.timeout
         return data
 
 
 class Region:
-    """The rest of a file, as it was when its length was announced: never a byte more, whatever becomes of it."""
+    """The rest of a file, as it was when its length was announced: never a byte more, however the file changes."""
 
     __slots__ = ("at", "file", "left")
 
@@ -146,11 +153,11 @@ class Region:
         return sent
 
     def close(self) -> None:
-        shut(self.file)
+        close_body(self.file)
 
 
 class Stream:
-    """A response body whose end only its end will tell: an iterable of bytes or text, or something with read().
+    """A response body whose length is known at its end only: an iterable of bytes or text, or something with read().
 
     HTTP/1.1 gets it chunked (RFC 9112 7.1), HTTP/1.0 plain, ended by the end of the connection.
     """
@@ -179,7 +186,7 @@ class Stream:
         return LAST_CHUNK if self.chunked else b""
 
     def close(self) -> None:
-        shut(self.body)
+        close_body(self.body)
 
 
 def read_all(file: Any) -> Iterator[Any]:
@@ -187,7 +194,7 @@ def read_all(file: Any) -> Iterator[Any]:
         yield piece
 
 
-def shut(body: Any) -> None:
+def close_body(body: Any) -> None:
     """Close a file or generator; its clean-up is user code and may fail."""
     close = getattr(body, "close", None)
     if close is not None:

@@ -1,14 +1,11 @@
-"""Who asked: the request id (X-Request-ID) and W3C trace context (https://www.w3.org/TR/trace-context/) of a request.
+"""The request id (X-Request-ID) and the W3C trace context (https://www.w3.org/TR/trace-context/) of a request.
 
-Both are taken from the client if they are valid, and made when somebody wants to know them: the handler, a line that it
-logs, or the access log. Whatever is known is returned, so nobody pays for an id that nobody sees.
+Both are taken from the client if they are valid, and else made when they are asked for first: by the handler, by a line
+that it logs, or by the access log. The response says what is known then, so an id that is not asked for costs nothing.
 """
 
 import random
 import re
-import sys
-from types import CodeType, FunctionType
-from typing import Any
 
 is_id = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}").fullmatch  # nothing that a log line or a query has to escape
 # 3.2.2: version 00 has exactly these parts; what a higher one adds is ignored (3.2.3.1); ff is no version.
@@ -27,8 +24,7 @@ def always(block: bytes) -> Sent:
 
 
 class Trace:
-    """The ids of one request, each made when somebody wants to know it first. Our part of the trace has a span id of
-    its own."""
+    """The ids of one request, each made when it is asked for first. Our part of the trace has a span id of its own."""
 
     __slots__ = ("_context", "_request_id", "_sent")
 
@@ -100,25 +96,3 @@ class Trace:
                 self._request_id = value.decode()
                 return b"X-Request-ID: " + value + b"\r\n"
         return "".join([f"{name}: {value}\r\n" for name, value in self.fields()]).encode()
-
-
-handling: dict[CodeType, str] = {}  # functions that run handlers: the local variable that has `trace`
-
-
-def runs_handlers(function: Any, variable: str) -> None:
-    """Lines logged below this function belong to the request of its local `variable`."""
-    assert isinstance(function, FunctionType)
-    handling[function.__code__] = variable
-
-
-def current() -> Trace | None:
-    """The trace of the request whose handler runs in this thread. It is looked for in the callers' frames, when a line
-    is logged, so that a request that logs nothing pays nothing (a context variable would cost 1% of a small one)."""
-    frame = sys._getframe(1)
-    while frame is not None:
-        variable = handling.get(frame.f_code)
-        if variable is not None:
-            found: Trace | None = getattr(frame.f_locals.get(variable), "trace", None)
-            return found
-        frame = frame.f_back  # type: ignore[assignment]
-    return None

@@ -1,53 +1,67 @@
-"""Where connections come into a worker's loop: from its listeners, and from siblings that hand theirs over."""
+"""Where connections come into a loop: from its listeners, and from siblings that hand theirs over."""
 
 import socket
-import struct
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from ..http.connection import BODY, CLOSED, HANDLING
 from ..ipc import fd_passing
-from ..ipc.scoreboard import ACCEPTED
+from ..ipc.scoreboard import ACCEPTED, Scoreboard
+from ..log.records import log
 from ..system.listeners import Listener, peer_of
+from .accept_balance import AcceptBalance
+from .interfaces import PARCEL_MOST, Engine, Loop, Mode, Pollable, Source
 from .selector import READ
 
-if TYPE_CHECKING:
-    from .event_loop import EventLoop
+BURST = 64  # connections taken from a listener in one turn, at most
+TURN = 0.002  # seconds that a turn may have lasted when one more is taken
+SHORTAGE = 0.1  # seconds for which accepting pauses when descriptors or memory have run out
+RECOVERED = 1.0  # seconds without shortage after which it is over: before, it may well come back in a moment
+QUIET = 60.0  # seconds before the log names a shortage again
 
 
-# Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
-# the bytes received, which follow, are an unfinished head.
-HANDED_HEAD = struct.Struct("!Id?")
-HANDED_MOST = 49152  # bytes received that travel with a connection; more stay where they are
-CROWD = 64  # connections taken from a listener in one turn, at most
-ENOUGH = 0.002  # seconds that a turn may have lasted when one more is taken
+class AcceptingLoop(Loop, Protocol):
+    """The loop as this module sees it: what connections see, and its books."""
+
+    board: Scoreboard
+    words: memoryview  # of the board
+    base: int  # of this worker's slot in them
+    engine: Engine
+    table: dict[int, Pollable]
+    count: int  # connections held
+
+    def admit(self, item: Pollable) -> None: ...
+    def publish(self) -> None: ...
 
 
-class Acceptor:
+class Acceptor(Source):
     """A listener in the loop."""
 
-    def __init__(self, loop: "EventLoop", listener: Listener) -> None:
-        self.loop = loop
-        self.listener = listener
+    def __init__(self, intake: "Intake", listener: Listener) -> None:
+        super().__init__(listener.socket.fileno())
+        self.intake = intake
         self.socket = listener.socket
-        self.fd = listener.socket.fileno()
-        self.mask = 0
         self.most = 1  # taken in the next turn
 
+    runs_user_code = True  # of a first request
+
+    @property
+    def interest(self) -> int:
+        return 0 if self.intake.loop.mode else READ
+
     def ready(self, mask: int) -> None:
-        """Take one, and twice as many each time that more were there: one per turn would keep the last of 256 newcomers
-        waiting for 128 turns, and to look once too often costs a tenth of a connection."""
-        loop = self.loop
-        end = loop.now + ENOUGH  # the loop's `now` may move: somebody may stand in for it meanwhile
+        """Take one, and twice as many each time that more were there: one per turn would keep the last of a burst of
+        256 waiting for 128 turns, and to look once too often costs a tenth of a connection."""
+        loop = self.intake.loop
+        end = loop.now + TURN  # `now` moves when a thread stands in meanwhile
         for _ in range(self.most):
-            # By now, a first request may have made the worker let go of the listener, or close it.
-            if not (self.mask and loop.may_accept() and self.accept()) or loop.moment > end:
+            # By now, a first request may have made the worker pause accepting, or close the listener.
+            if not (self.mask and self.intake.may_accept() and self.accept()) or loop.moment > end:
                 self.most = 1
                 return
-        self.most = min(2 * self.most, CROWD)
+        self.most = min(2 * self.most, BURST)
 
     def accept(self, serve: bool = True) -> bool:
-        """Take one connection out of the queue; False when it is empty or nothing can be taken now (`loop.short`)."""
-        loop = self.loop
+        """Take one connection out of the queue; False when it is empty, or there is a shortage."""
+        loop = self.intake.loop
         try:
             sock, peer = self.socket.accept()
         except BlockingIOError:
@@ -55,44 +69,51 @@ class Acceptor:
         except ConnectionAbortedError:
             return True  # its client has left: that was one
         except OSError as error:  # no descriptors, no memory; Linux tells of the network's errors here too (accept(2))
-            loop.scarce(f"cannot accept: {error.strerror}; accepting pauses until connections close")
+            self.intake.run_short(f"cannot accept: {error.strerror}; accepting pauses until connections close")
             return False
-        loop.plenty()
+        self.intake.recover()
         sock.setblocking(False)
         loop.words[loop.base + ACCEPTED] += 1
-        connection = loop.connect(loop, sock, peer_of(peer))
+        connection = loop.engine.connect(sock, peer_of(peer))
         loop.admit(connection)
         if serve:
             connection.ready(READ)  # a request is often there already; if not, it costs a microsecond
-        if connection.state not in (CLOSED, HANDLING) and not connection.mask:
+        if not connection.mask and connection.is_parked:
             loop.watch(connection, READ)
         return True
 
 
-class Receiver:
+class Receiver(Source):
     """The generation's pair, from which connections come that a busy sibling handed over."""
 
-    def __init__(self, loop: "EventLoop", end: socket.socket) -> None:
-        self.loop = loop
+    def __init__(self, intake: "Intake", end: socket.socket) -> None:
+        super().__init__(end.fileno())
+        self.intake = intake
         self.pair = end
-        self.fd = end.fileno()
-        self.mask = 0
+
+    runs_user_code = True
+
+    @property
+    def interest(self) -> int:
+        return 0 if self.intake.loop.mode == Mode.RETIRING else READ  # or it would take back what it hands over
 
     def ready(self, mask: int) -> None:
-        if self.loop.is_turn():
+        if self.intake.is_turn():
             self.receive()
 
     def receive(self) -> bool:
         """Take over one connection; False when there is none, or no descriptor for it."""
-        loop = self.loop
+        loop = self.intake.loop
         try:
-            taken = fd_passing.receive(self.pair, HANDED_HEAD.size + HANDED_MOST)
+            taken = fd_passing.receive(self.pair, PARCEL_MOST)
         except OSError as error:
-            loop.scarce(f"cannot take over a connection: {error.strerror}; accepting pauses until connections close")
+            self.intake.run_short(
+                f"cannot take over a connection: {error.strerror}; accepting pauses until connections close"
+            )
             return False
         if taken is None:
             return False
-        data, sock = taken
+        parcel, sock = taken
         if sock is None:
             return True
         sock.setblocking(False)
@@ -101,17 +122,89 @@ class Receiver:
         except OSError:  # the client left on the way
             sock.close()
             return True
-        served, deadline, unfinished = HANDED_HEAD.unpack_from(data)
-        connection = loop.connect(loop, sock, peer, data[HANDED_HEAD.size :], served)
-        connection.deadline = deadline
-        loop.admit(connection)
-        loop.watch(connection, READ)
-        if unfinished:
-            connection.seen = len(connection.buffer)
-        else:
-            connection.go_on()
-            if connection.state == BODY:
-                connection.deadline = deadline
-        if loop.draining:
+        connection = loop.engine.adopt(sock, peer, parcel)
+        if loop.mode:
             connection.drain()
         return True
+
+
+class Intake:
+    """All of them, and when they have to pause: for a sibling with fewer connections, or in a shortage."""
+
+    def __init__(self, loop: AcceptingLoop, listeners: list[Listener], end: socket.socket, most: int) -> None:
+        self.loop = loop
+        self.most = most  # connections held by all workers
+        self.balance = AcceptBalance()
+        self.paused_until = 0.0  # 0 = the listeners are watched
+        self.short_since = 0.0  # when descriptors or permitted connections ran out last; 0 = there are enough
+        self.is_told = False  # the log has named the shortage
+        self.quiet_until = 0.0
+        self.acceptors = [Acceptor(self, listener) for listener in listeners]
+        self.receiver = Receiver(self, end)
+        for source in self.sources():
+            loop.table[source.fd] = source
+            loop.watch(source, READ)
+
+    def sources(self) -> list[Source]:
+        return [*self.acceptors, self.receiver]
+
+    def may_accept(self) -> bool:
+        """False when a sibling should take it (it holds fewer connections), or when --max-connections are held."""
+        if sum(self.loop.board.connections) >= self.most:
+            self.run_short(f"{self.most} connections held (--max-connections): accepting pauses until some close")
+            return False
+        return self.is_turn()
+
+    def is_turn(self) -> bool:
+        """May this worker take one more connection, or is it a sibling's turn?"""
+        seconds = self.balance.pause(self.loop.count, min(self.loop.board.loads))
+        if seconds:
+            self.pause(seconds)
+        return not seconds
+
+    def pause(self, seconds: float) -> None:
+        self.paused_until = self.loop.now + seconds
+        for source in self.sources():
+            self.loop.unwatch(source)
+
+    def resume(self) -> None:
+        """Take what is still there after the pause."""
+        self.paused_until = 0.0
+        for source in self.sources():
+            if source.interest:
+                self.loop.watch(source, READ)
+
+    def run_short(self, message: str) -> None:
+        """Pause accepting, and taking over; the log names the reason once in a while."""
+        now = self.loop.now
+        if now >= self.quiet_until:
+            log.warning(message)
+            self.is_told, self.quiet_until = True, now + QUIET
+        self.short_since = now
+        self.loop.publish()
+        self.pause(SHORTAGE)
+
+    def recover(self) -> None:
+        """A connection could be accepted."""
+        if self.short_since and self.loop.now - self.short_since > RECOVERED:
+            self.short_since = 0.0
+            self.loop.publish()
+            if self.is_told:
+                self.is_told = False
+                log.info("accepting again")
+
+    def close(self, empties: bool = True) -> None:
+        """In a drain: close each listener, with `empties` as soon as its queue is empty. In a shortage, sweeps call
+        this again for the rest; only the generation that ends empties the queue."""
+        for acceptor in list(self.acceptors):
+            self.short_since = 0.0
+            while empties and acceptor.accept(serve=False):
+                continue
+            self.loop.unwatch(acceptor)
+            if not (empties and self.short_since):
+                del self.loop.table[acceptor.fd]
+                acceptor.socket.close()
+                self.acceptors.remove(acceptor)
+        self.paused_until = 0.0
+        if not self.receiver.interest:
+            self.loop.unwatch(self.receiver)

@@ -24,19 +24,18 @@ def set_up(context: Context, slot: int, role: str) -> signals.SignalPipe:
 
 
 def enter(handlers: ModuleType, worker: Worker) -> bool:
-    """Run worker_init() in the thread of this worker. False, with a line in the log, when it fails."""
-    records.register(worker)
+    """Run worker_init(). False, with a line in the log, when it fails."""
     function = getattr(handlers, "worker_init", None)
     try:
         if function is not None:
             function(worker)
-        return True
     except WorkerFailed as failure:
         log.error("worker_init() gave up: %s", failure)
+        return False
     except BaseException:
         log.exception("worker_init() failed")
-    records.unregister()
-    return False
+        return False
+    return True
 
 
 def leave(handlers: ModuleType, worker: Worker) -> None:
@@ -47,4 +46,3 @@ def leave(handlers: ModuleType, worker: Worker) -> None:
             function(worker)
     except BaseException:
         log.exception("worker_exit() failed")
-    records.unregister()

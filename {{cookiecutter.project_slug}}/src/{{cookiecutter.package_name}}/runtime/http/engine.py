@@ -1,0 +1,258 @@
+"""Serves http in one member of the pool: the loop, its connections, and what runs their handlers.
+
+The thread that leads the loop runs a handler itself, unless the runner of the pool takes it: `runner_prefork` takes
+none, `runner_threaded` gives slow ones to other threads. When a handler blocks the leader, the stall monitor of the
+runner takes the loop over (see `loop/leadership.py`).
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from ..http1.parser import Head
+from ..http1.states import ABANDONED, HANDLING, SENDING
+from ..ipc.signals import SignalPipe
+from ..loop.event_loop import EventLoop, Wakeup
+from ..loop.interfaces import Mode, Pollable
+from ..loop.leadership import Leader
+from ..loop.selector import READ
+from ..pool.worker import Worker, WorkerFailed
+from ..process.member import Context
+from .bodies import Body
+from .connection import Connection
+from .messages import DisconnectedError, HTTPError, Request, Response, error_page
+from .routes import METHODS, NO_ROUTE, Handler, Route, Router
+from .server_state import ServerState
+from .trace_context import Trace
+
+new = object.__new__
+GRACE = 0.5  # seconds that idle connections live on in a drain: a request may be on its way
+INLINE = 0.0005  # seconds: a handler that takes longer on average is offered to the runner
+
+
+class Demoted(BaseException):
+    """This thread leads the loop no more: leave the loop's frames and touch nothing of it."""
+
+
+class Runner(Protocol):
+    """Runs user code: in the leader's thread, or elsewhere."""
+
+    def run(self) -> bool:
+        """Serve until drained. False when the worker failed (worker.fail)."""
+
+    measure: Callable[[Route, float], None] | None  # a handler ran in the leader for so many seconds
+
+    def take(
+        self, connection: Connection, head: Head, body: bytes | None, source: Body | None, route: Route,
+        params: dict[str, str],
+    ) -> bool:  # fmt: skip
+        """Run a handler elsewhere that may be slow, and answer later. False: the leader is to run it."""
+
+    def take_piece(self, connection: Connection) -> bool:
+        """Make a generator's next piece elsewhere. False: the leader is to make it."""
+
+    def give_back(self, connection: Connection, action: Callable[[], None]) -> None:
+        """Have the leader, which is another thread by now, go on with a connection."""
+
+    def failed(self, leader: Leader) -> None:
+        """User code has called worker.fail in the leader. May raise Demoted."""
+
+
+class Engine:
+    """One member's connections."""
+
+    def __init__(self, context: Context, slot: int, wakeup: SignalPipe) -> None:
+        self.context = context
+        self.wakeup = wakeup
+        self.abandoned = 0
+        self.server = ServerState(context, slot)
+        self.server.serve, self.server.next_piece = self.serve, self.next_piece
+        self.router = self.server.router
+        self.literal = self.router.literal
+        self.tick, self.publish = self.server.clock.tick, self.server.publish
+        self.loop = EventLoop(context, slot, self)
+        self.leadership = self.loop.leadership
+        self.loop.add(Wakeup(wakeup.fileno(), self.on_signal))
+        self.runner: Runner
+        self.measure: Callable[[Route, float], None] | None
+
+    # ---- what the loop asks for --------------------------------------------------------------------------------
+
+    def connect(self, sock: socket.socket, peer: Any) -> Connection:
+        return Connection(self.server, self.loop, sock, peer)
+
+    def adopt(self, sock: socket.socket, peer: Any, parcel: bytes) -> Connection:
+        connection = Connection(self.server, self.loop, sock, peer)
+        self.loop.admit(connection)
+        self.loop.watch(connection, connection.interest)
+        connection.unpack(parcel)
+        return connection
+
+    def flush(self) -> None:
+        if self.server.access is not None:
+            self.server.access.flush()
+
+    def drain(self) -> None:
+        self.server.is_closing = True
+        self.server.is_retiring = self.loop.mode == Mode.RETIRING
+        self.server.keep_alive = min(self.server.keep_alive, GRACE)  # of those that still finish something
+
+    def abandon(self, item: Pollable) -> None:
+        """--request-timeout has passed for the leader's handler."""
+        leader = self.leadership.leader
+        if isinstance(item, Connection) and leader is not None:
+            item.abandon(leader.serving[1])
+
+    def on_signal(self) -> None:
+        for action in self.wakeup.take():
+            if action == "drain":
+                self.loop.drain()
+            elif action == "look":
+                self.context.look()
+
+    # ---- user code ---------------------------------------------------------------------------------------------
+
+    def serve(self, connection: Connection, head: Head, body: bytes | None, source: Body | None) -> None:
+        """Run one handler and send its response, or let the runner do so."""
+        connection.state = HANDLING
+        route = self.literal.get(head.target)  # without a query, the target is the path
+        params: dict[str, str] = {}
+        if route is None:
+            route, params = self.router.match(head.path) or (NO_ROUTE, {})
+        if (route.took > INLINE or source is not None) and self.runner.take(
+            connection, head, body, source, route, params
+        ):
+            return
+        leader = self.leadership.leader
+        assert leader is not None
+        leader.serving = connection, head, route
+        leader.started = started = self.loop.moment
+        result = handle(connection, head, body, source, route, params, leader.worker)
+        leader.started = 0.0  # this order: see Leadership
+        if leader.state and not self.leadership.regain(leader):
+            self.runner.give_back(connection, partial(self.finish, connection, head, result, source))
+            raise Demoted
+        connection.answer(head, result, source)
+        if self.measure is not None:
+            self.measure(route, self.loop.moment - started)
+        if leader.worker.failure:
+            self.runner.failed(leader)
+
+    def finish(self, connection: Connection, head: Head, result: Any, source: Body | None) -> None:
+        """In the leader: another thread has run the handler, so send the response, and serve what came after the
+        request."""
+        if self.has_ended(connection):
+            return
+        connection.answer(head, result, source)
+        if connection.is_parked:
+            self.loop.watch(connection, READ)
+            connection.resume()
+
+    def next_piece(self, connection: Connection) -> bytes | None:
+        """The next piece of a streamed response; None when it comes later."""
+        if self.runner.take_piece(connection):
+            return None
+        leader = self.leadership.leader
+        assert leader is not None
+        leader.started = time.monotonic()
+        piece = connection.make_piece(leader.worker)
+        leader.started = 0.0
+        if leader.state and not self.leadership.regain(leader):
+            self.runner.give_back(connection, partial(self.send_piece, connection, piece))
+            raise Demoted
+        if leader.worker.failure:
+            self.runner.failed(leader)
+        return piece
+
+    def send_piece(self, connection: Connection, piece: bytes) -> None:
+        """In the leader: another thread has made a piece of the response."""
+        if self.has_ended(connection):
+            return
+        connection.state = SENDING
+        connection.take_piece(piece)
+        if connection.state == SENDING:
+            connection.pump()
+            connection.resume()
+
+    def has_ended(self, connection: Connection) -> bool:
+        """Close a connection that was abandoned before its handler returned."""
+        if connection.state != ABANDONED:
+            return False
+        self.abandoned -= 1
+        connection.close()
+        return True
+
+
+def handle(
+    connection: Connection, head: Head, body: bytes | None, source: Body | None, route: Route,
+    params: dict[str, str], worker: Worker,
+) -> Any:  # fmt: skip
+    """Run the handler. Returns its Response, plain bytes, or None when the client has left. Touches nothing but
+    this request, so any thread may run it."""
+    request = new(Request)  # its __init__ would be called by way of C
+    request.head = head
+    request.method = head.method
+    request.params = params
+    request.peer = connection.peer
+    request.worker = worker
+    request._body = body
+    request._source = source
+    request._headers = None
+    request._query = None
+    request._trace = None
+    sent = connection.server.traced(head._block)
+    if sent:
+        request._trace = Trace(sent)
+    worker._request = request
+    try:
+        handler = route.handlers.get(head.method) or route.find(head.method)
+        if handler is None:
+            unusual = find_other(request, connection.server.router)
+            if isinstance(unusual, Response):
+                return unusual
+            handler = unusual
+        result = handler(request)
+        return result if type(result) is bytes else Response.of(result)
+    except HTTPError as error:
+        return error_page(error.status, error.detail, head.get("accept", ""), error.headers.items())
+    except DisconnectedError as error:
+        connection.note("left: %s", error)
+        return None
+    except (WorkerFailed, SystemExit) as failure:
+        worker.failed(failure)
+        return error_page(500, "", head.get("accept", ""))
+    except BaseException:  # such as asyncio's CancelledError
+        return connection.failed(head)
+    finally:
+        worker._request = None
+        connection.trace = request._trace
+
+
+def find_other(request: Request, router: Router) -> Handler | Response:
+    """What the best route of a path does not handle: another route's handler, or a response."""
+    method, path = request.method, request.head.path
+    if path == "*":  # RFC 9110 9.3.7: about the server as a whole; the parser lets only OPTIONS ask for it
+        return Response(status=204, headers={"Allow": ", ".join(METHODS)})
+    if method not in METHODS and method != "TRACE":
+        raise HTTPError(501)  # RFC 9110 15.6.2
+    handler, request.params, allow = router.other(path, method)
+    if handler is not None:
+        return handler
+    if method == "TRACE":  # RFC 9110 9.3.8: it would show cookies to scripts
+        raise HTTPError(405, "", {"Allow": allow or ", ".join(METHODS)})
+    if not allow:
+        raise HTTPError(404)
+    if method == "OPTIONS":
+        return Response(status=204, headers={"Allow": allow})
+    raise HTTPError(405, "", {"Allow": allow})
+
+
+def work(context: Context, slot: int, worker: Any, wakeup: SignalPipe) -> bool:
+    """Serve until drained; `worker` is what the pool gives to its runner: a Worker, or a ThreadPool. False when the
+    worker failed (worker.fail)."""
+    engine = Engine(context, slot, wakeup)
+    runner = context.service.runner.Runner(engine, worker)
+    engine.runner, engine.measure = runner, runner.measure
+    return bool(runner.run())

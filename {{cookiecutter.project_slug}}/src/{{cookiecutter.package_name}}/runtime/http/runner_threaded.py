@@ -1,0 +1,225 @@
+"""Runs user code of http in many threads: one at a time leads the loop, and runs fast handlers itself.
+
+A handler whose runs take longer than INLINE on average is given, with its connection, to another thread. When a
+usually fast one blocks the leader, the monitor (the main thread, which runs no user code) makes another thread the
+leader; the deposed one gives its result back when its handler returns, and is an ordinary thread from then on. So there
+is no queue and no lock on the way of a fast request, only the leader touches the loop, and a connection is in one
+thread's hands at any time.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from ..config.errors import SOFTWARE
+from ..http1.parser import Head
+from ..http1.states import HANDLING
+from ..ipc import scoreboard
+from ..ipc.waker import Waker
+from ..log.records import log, log_stacks
+from ..loop.event_loop import Wakeup
+from ..loop.leadership import Leader
+from ..loop.stall_monitor import TIMED_OUT, StallMonitor
+from ..pool.thread_pool import PoolThread, ThreadPool
+from .bodies import Body
+from .connection import Connection
+from .engine import INLINE, Demoted, Engine, handle
+from .routes import Route
+
+RETRY = 1.0  # seconds after which a slow handler is tried in the loop once: it may have become fast
+WEIGHT = 0.1  # of the latest run in the moving average
+STALL = 0.005  # seconds: no average needed
+TICK = 1.0  # seconds between two looks at the size of the pool
+LAST_WORDS = 1.0  # seconds for worker_exit() beside threads that hang
+
+
+class Job(NamedTuple):
+    """User code that runs in a thread that does not lead."""
+
+    connection: Connection
+    head: Head | None  # of the request; None: a piece of its response is made
+    since: float
+
+
+class Runner:
+    """See engine.Runner."""
+
+    def __init__(self, engine: Engine, threads: ThreadPool) -> None:
+        self.engine = engine
+        self.context = engine.context
+        self.loop = engine.loop
+        self.leadership = engine.leadership
+        self.threads = threads
+        self.measure = measure
+        self.leading: PoolThread | None = None
+        self.jobs: dict[int, Job] = {}  # by descriptor
+        self.returned: deque[Callable[[], None]] = deque()  # for the leader to go on with
+        self.waker = Waker()
+        self.loop.add(Wakeup(self.waker.fileno(), self.collect))
+        self.monitor = Monitor(self)
+
+    def run(self) -> bool:
+        """In the main thread."""
+        self.threads.on_first = self.begin
+        self.threads.ceiling += 1  # the leader
+        self.threads.resize()
+        self.monitor.run()
+        if self.engine.abandoned:
+            log.error("%d requests never ended: the host ends without them", self.engine.abandoned)
+            self.threads.stop(LAST_WORDS)  # those that can leave run worker_exit()
+            os._exit(TIMED_OUT)
+        return True
+
+    def begin(self) -> None:
+        """The first thread has come through worker_init()."""
+        if not self.loop.mode:
+            self.loop.board.states[self.loop.slot] = scoreboard.IDLE
+        self.context.wake_server()
+        self.threads.submit(self.lead)
+
+    # ---- the leader --------------------------------------------------------------------------------------------
+
+    def lead(self, thread: PoolThread) -> None:
+        """A job of the pool: become the leader and run the loop, until drained or demoted."""
+        thread.working = -1.0
+        self.leading = thread
+        self.leadership.lead(Leader(thread.worker))
+        self.waker.wake()  # the last leader may have left something in `returned`
+        try:
+            self.loop.run()
+        except Demoted:
+            return
+        except BaseException:
+            log.critical("the loop failed", exc_info=True)
+            os._exit(SOFTWARE)
+        self.monitor.is_done = True
+        self.loop.wake_monitor()
+
+    def failed(self, leader: Leader) -> None:
+        """This thread ends, and another leads."""
+        self.leadership.resign()
+        self.threads.submit(self.lead, urgent=True)
+        raise Demoted
+
+    def promote(self, started: float) -> None:
+        """In the monitor: have another thread lead, if the leader is still in the handler that it began then."""
+        leader, thread = self.leadership.seize(started), self.leading
+        if leader is not None and thread is not None:
+            connection, head, route = leader.serving
+            thread.working = started
+            self.jobs[connection.fd] = Job(connection, head, started)
+            measure(route, time.monotonic() - started)  # it must not block the next leader too
+            self.leadership.depose(leader)
+            self.threads.submit(self.lead, urgent=True)
+
+    def collect(self) -> None:
+        """Go on with what threads have given back."""
+        self.waker.clear()
+        while self.returned:
+            self.returned.popleft()()
+
+    # ---- the other threads -------------------------------------------------------------------------------------
+
+    def take(
+        self, connection: Connection, head: Head, body: bytes | None, source: Body | None, route: Route,
+        params: dict[str, str],
+    ) -> bool:  # fmt: skip
+        """A slow handler is tried in the loop now and then, but only while another thread could lead at once."""
+        if source is None and self.loop.now >= route.retry and self.threads.idle:
+            return False
+
+        def run(thread: PoolThread) -> None:
+            started = time.monotonic()
+            self.jobs[connection.fd] = Job(connection, head, started)
+            result = handle(connection, head, body, source, route, params, thread.worker)
+            route.took += (time.monotonic() - started - route.took) * WEIGHT
+            self.give_back(connection, partial(self.engine.finish, connection, head, result, source))
+
+        self.loop.unwatch(connection)
+        self.threads.submit(run)
+        return True
+
+    def take_piece(self, connection: Connection) -> bool:
+        """A generator may wait: another thread runs it."""
+        connection.state = HANDLING
+
+        def run(thread: PoolThread) -> None:
+            self.jobs[connection.fd] = Job(connection, None, time.monotonic())
+            piece = connection.make_piece(thread.worker)
+            self.give_back(connection, partial(self.engine.send_piece, connection, piece))
+
+        self.loop.unwatch(connection)
+        self.threads.submit(run)
+        return True
+
+    def give_back(self, connection: Connection, action: Callable[[], None]) -> None:
+        """User code has returned: have the leader go on with its connection."""
+        self.jobs.pop(connection.fd, None)
+        self.have_led(action)
+
+    def have_led(self, action: Callable[[], None]) -> None:
+        """Have the leader do this."""
+        self.returned.append(action)
+        self.waker.wake()
+
+
+def measure(route: Route, took: float) -> None:
+    """What a run in the loop says of a route. It is the better witness: in another thread, waiting for the
+    interpreter's lock counts as time. Two long runs in a row are enough to be slow, one short one to be fast again:
+    a single one of a fast handler often means that the system gave the processor to another process."""
+    before = route.took
+    if took <= STALL and before <= INLINE:
+        route.took = before + (took - before) * WEIGHT
+        if route.took <= INLINE:
+            return
+    else:
+        route.took = took
+    # Of the first run of all nothing is known, so it counts.
+    route.retry = 0.0 if 0 < before <= INLINE else time.monotonic() + RETRY
+
+
+class Monitor(StallMonitor):
+    """The stall monitor of a host: its main thread."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(runner.loop, runner.context)
+        self.runner = runner
+        self.threads = runner.threads
+        self.next_tick = 0.0
+        self.expired: set[Job] = set()
+
+    def look(self) -> bool:
+        now = time.monotonic()
+        if now >= self.next_tick:
+            self.next_tick = now + TICK
+            self.threads.tick()
+        limit = self.config.request_timeout
+        if limit:
+            late = {job for job in self.runner.jobs.copy().values() if now - job.since > limit} - self.expired
+            if late:
+                self.expire(late)
+        size, floor = len(self.threads.all), self.threads.floor
+        # It may have to shrink (the leader counts as busy), to replace what failed, or to watch running handlers.
+        return not floor <= size <= floor + 1 or bool(self.runner.jobs)
+
+    def stalled(self, started: float) -> None:
+        self.runner.promote(started)
+
+    def expire(self, late: set[Job]) -> None:
+        """--request-timeout: say where they hang, answer their clients, replace this host when the others are done."""
+        self.expired |= late
+        log.error("%d requests run for more than %g s (--request-timeout): this host is replaced",
+                  len(late), self.config.request_timeout)  # fmt: skip
+        log_stacks()
+        self.runner.have_led(lambda: self.leave(late))
+
+    def leave(self, late: set[Job]) -> None:
+        """In the leader: answer for handlers that still run, and drain; only hung requests are not waited for."""
+        for job in late & set(self.runner.jobs.values()):
+            self.loop.engine.abandoned += 1
+            job.connection.abandon(job.head)
+        self.loop.words[self.loop.base + scoreboard.RETIRING] = 1
+        self.loop.drain()
