@@ -1,4 +1,4 @@
-"""Who comes just when a listener ends is served or refused, never connected and then reset."""
+"""A client that comes just when a listener ends is served or refused, never connected and then reset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness import DEADLINE, HANDLERS, Background, Service, Wire, eventually
 from services import Make
 
 pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="only Linux can refuse newcomers while others are at the door"
+    not sys.platform.startswith("linux"), reason="only Linux refuses new clients while handshakes in progress complete"
 )
 
 # Between its last look into the queue and the end of the listener, each member loses the processor until the test lets
@@ -97,7 +97,7 @@ def test_reload_without_an_address(make: Make, pool: str, ports: Iterator[int]) 
     service.start("-n", "2", "-m", "2", "-f", file, address=())
     assert [come(kept, request), come(dropped, request)] == ["served", "served"]
     service.config(f"bind = {bind[:1]}")
-    service.handlers(HTTP)  # of the next generation nobody is held
+    service.handlers(HTTP)  # the next generation closes without a gate
     service.signal(signal.SIGHUP)
     service.wait_ready(2)
     members = 1 if pool == "threaded" else 2
@@ -109,7 +109,7 @@ def test_reload_without_an_address(make: Make, pool: str, ports: Iterator[int]) 
 
 
 def test_a_second_reload_while_an_address_ends(make: Make, ports: Iterator[int]) -> None:
-    """Who waits at the address that the first one drops is served, though the second one drops nothing."""
+    """A client that waits at the address that the first one drops is served, though the second one drops nothing."""
     service = make("prefork", "http", HANDLERS)
     main = service.package / "__main__.py"
     patience = "from .runtime.system import listeners\n\nlisteners.HANDSHAKE = 2.0\n"
@@ -125,7 +125,7 @@ def test_a_second_reload_while_an_address_ends(make: Make, ports: Iterator[int])
         for generation in (2, 3):
             service.signal(signal.SIGHUP)
             service.wait_ready(generation)
-        eventually(lambda: come(dropped, b"") == "refused", "it turns newcomers away")
+        eventually(lambda: come(dropped, b"") == "refused", "it refuses new clients")
         arrival.release()
         assert held.result().status == 200
         assert waiting.answer().body == b"hello"

@@ -1,7 +1,7 @@
 """The shared poller: each connection wakes one idle thread, so does each job, and surplus threads end."""
 
-import selectors
 import select
+import selectors
 import socket
 import threading
 import time

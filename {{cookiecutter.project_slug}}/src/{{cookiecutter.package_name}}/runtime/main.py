@@ -10,11 +10,12 @@ from . import PYTHON, __version__
 from .config.errors import OK, SOFTWARE, StartError
 from .config.options import SUBCOMMANDS
 from .config.service import Service
-from .config.settings import Config, load, refuse_windows
+from .config.settings import Config, changed, load, refuse_windows
 from .log import file_writer, records
 from .log.pipe_reader import PipeReader, style_of
 from .log.records import channel, log
 from .ops.endpoints import Endpoints
+from .process.control import Control
 from .process.handlers_module import load_handlers
 from .process.supervisor import Supervisor
 from .system import socket_activation
@@ -85,7 +86,7 @@ def check(service: Service, config: Config) -> int:
 
 
 def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
-    """Start the supervisor, detached unless -x."""
+    """Start the supervisor, detached unless -x. Does not return when it ends to be started anew (`ctl restart`)."""
     faulthandler.enable()
     channel.style = style_of(config)
     records.setup("supervisor", config)
@@ -98,11 +99,25 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     ready = None if config.foreground else detach(config.start_timeout, config.name)
     relay = PipeReader(config, ready)
     relay.begin()
+    directory = os.getcwd()  # relative paths mean the same at each reload
+
+    def load_again(current: Config) -> Config:
+        os.chdir(directory)
+        try:
+            new = load(service, arguments, os.environ)
+        finally:
+            if not current.foreground:
+                os.chdir("/")
+        socket_activation.use(new, inherited)
+        keep_start_scope(current, new)
+        return new
+
     status = SOFTWARE
+    supervisor = Supervisor(service, config, load_again, ready, relay)
     try:
         for warning in config.warnings:
             log.warning(warning)
-        status = Supervisor(service, config, arguments, ready, relay, inherited, Endpoints(config)).run()
+        status = supervisor.run(Control(supervisor), Endpoints(config))
     except StartError as error:
         if ready is None:
             raise  # after the relay's end: the last line is on stderr
@@ -116,4 +131,17 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
         relay.close()
         if ready is not None:
             ready.verdict(status)
+    if supervisor.life.begins_again:  # this process becomes a new supervisor, by the same command
+        os.chdir(directory)
+        os.execve(sys.executable, sys.orig_argv, os.environ)
     return status
+
+
+def keep_start_scope(old: Config, new: Config) -> None:
+    """What only a restart changes stays as it is, and the log says so."""
+    for warning in new.warnings:
+        log.warning(warning)
+    for name in changed(old, new):
+        log.warning("--%s changes only on a restart, not on a reload", name)
+        key = name.replace("-", "_")
+        new.set(key, getattr(old, key), old.source[key])

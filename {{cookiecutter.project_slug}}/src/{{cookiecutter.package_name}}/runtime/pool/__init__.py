@@ -1,1 +1,1 @@
-"""What a member of the pool is: a worker process, or a host process with many threads."""
+"""The members of a pool: worker processes (prefork), or host processes with many worker threads (threaded)."""

@@ -24,18 +24,19 @@ def set_up(context: Context, slot: int, role: str) -> signals.SignalPipe:
 
 
 def enter(handlers: ModuleType, worker: Worker) -> bool:
-    """Run worker_init(). False, with a line in the log, when it fails."""
+    """Run worker_init() in the thread of this worker. False, with a line in the log, when it fails."""
+    records.register(worker)
     function = getattr(handlers, "worker_init", None)
     try:
         if function is not None:
             function(worker)
+        return True
     except WorkerFailed as failure:
         log.error("worker_init() gave up: %s", failure)
-        return False
     except BaseException:
         log.exception("worker_init() failed")
-        return False
-    return True
+    records.unregister()
+    return False
 
 
 def leave(handlers: ModuleType, worker: Worker) -> None:
@@ -46,3 +47,4 @@ def leave(handlers: ModuleType, worker: Worker) -> None:
             function(worker)
     except BaseException:
         log.exception("worker_exit() failed")
+    records.unregister()

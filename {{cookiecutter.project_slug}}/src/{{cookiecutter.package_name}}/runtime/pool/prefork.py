@@ -1,4 +1,4 @@
-"""The prefork pool: worker processes that handle one request at a time, each with a sentry thread."""
+"""The prefork pool: worker processes that handle one request at a time, each with a monitor thread."""
 
 from ..config.errors import OK, SOFTWARE
 from ..config.settings import Config
@@ -6,7 +6,6 @@ from ..process.member import Context
 from . import lifecycle
 from .worker import Worker
 
-NAME = "prefork"
 MEMORY = 4 * 2**20  # bytes that a fresh worker has of its own, rounded up
 
 
@@ -16,7 +15,7 @@ def bounds(config: Config) -> tuple[int, int]:
 
 
 def slots(config: Config) -> int:
-    """Slots of the scoreboard: one per worker, and a few for those that leave while their successors start."""
+    """Slots of the scoreboard: one per worker, and a few for workers that drain while their successors start."""
     return config.max + max(2, config.max // 8)
 
 
@@ -26,12 +25,12 @@ def floor(config: Config, wanted: int) -> int:
 
 
 def rows(config: Config) -> int:
-    """ThreadPool of a slot that the scoreboard shows one by one: none, a worker has one."""
+    """Threads of a slot that the scoreboard shows one by one: none, a worker has one for user code."""
     return 0
 
 
 def prepare() -> None:
-    """In the server, before the handlers are imported: nothing, a worker has two threads."""
+    """Called in the server before the handlers are imported. Does nothing: a worker has two threads."""
 
 
 def run(context: Context, slot: int) -> int:

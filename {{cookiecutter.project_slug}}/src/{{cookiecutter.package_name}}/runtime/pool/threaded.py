@@ -13,7 +13,6 @@ from ..process.member import Context
 from . import lifecycle
 from .thread_pool import ThreadPool
 
-NAME = "threaded"
 MEMORY = STACK  # bytes that a thread may fill at least
 # glibc makes an arena per thread up to 8 per processor; they fragment, and each reserves 64 MiB of address space.
 MALLOPT_ARENA_MAX = -8
@@ -35,12 +34,12 @@ def floor(config: Config, wanted: int) -> int:
 
 
 def rows(config: Config) -> int:
-    """ThreadPool of a host that the scoreboard shows one by one: all, unless they are very many."""
+    """Threads of a host that the scoreboard shows one by one: all, up to 256."""
     return min(256, config.max + 2)
 
 
 def prepare() -> None:
-    """In the server, before any thread is there and while every file can be read: one malloc arena, so that with ten
+    """Called in the server before any thread runs and while every file can be read: one malloc arena, so that with ten
     thousand threads the virtual size stays that of their stacks. glibc only; children inherit it."""
     try:
         import ctypes
@@ -51,7 +50,7 @@ def prepare() -> None:
 
 
 def run(context: Context, slot: int) -> int:
-    """A host's life, from the fork to its exit status. Its main thread watches; user code runs in the others."""
+    """A host's life, from the fork to its exit status. Its main thread is the monitor; user code runs in the others."""
     config = context.config
     wakeup = lifecycle.set_up(context, slot, "host")
     threading.stack_size(context.stack_size)
@@ -66,7 +65,7 @@ def run(context: Context, slot: int) -> int:
         os._exit(SOFTWARE)
 
     def exchange() -> None:
-        """Show the threads on the scoreboard, and take over how many are wanted idle."""
+        """Publish the threads on the scoreboard, and read from it how many are to be idle."""
         workers = [one for one in list(threads.all.values()) if one.working >= 0]
         rows = [(one.native_id or 0, int(one.working * 1000)) for one in workers]
         context.board.show_threads(slot, rows, sum(since > 0 for _, since in rows), len(threads.waiting))

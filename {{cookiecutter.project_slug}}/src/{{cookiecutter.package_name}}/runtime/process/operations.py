@@ -1,4 +1,4 @@
-"""What an operator may ask of a running service, and order: the border between the supervisor and its endpoints.
+"""What operators may ask of a running service, and order: the border between the supervisor and its endpoints.
 
 The endpoints know `Operations`, the supervisor knows `OperatorEndpoints`; neither imports the other.
 """
@@ -56,6 +56,9 @@ class Operations(Protocol):
         """Why the service is not ready, "" when it is."""
 
     def snapshot(self) -> Snapshot: ...
+
+    def summary(self) -> str:
+        """What the service does, in one line."""
 
     def reload(self, done: Done) -> None:
         """Begin a reload; `done` is called when it has ended, perhaps before this returns."""

@@ -32,10 +32,10 @@ from . import pool_size
 from .handlers_module import Server, call, described, load_handlers
 from .member import Context, Member
 from .recycling import Recycling
+from .states import EXIT_TIMEOUT
 
 TICK = 1.0  # seconds between looks at sizes, health and periodic functions
 BEAT = 0.4  # seconds between signs of life
-LAST_WORDS = 5.0  # seconds that exit() may take
 
 
 class ServerProcess:
@@ -378,8 +378,8 @@ class ServerProcess:
         self.kill_all(signal.SIGKILL)
 
     def leave(self) -> int:
-        """exit(), for at most LAST_WORDS seconds."""
-        faulthandler.dump_traceback_later(LAST_WORDS, exit=True)
+        """exit(), for at most EXIT_TIMEOUT seconds."""
+        faulthandler.dump_traceback_later(EXIT_TIMEOUT, exit=True)
         function = getattr(self.handlers, "exit", None)
         status = OK
         if function is not None:

@@ -1,10 +1,9 @@
 """Serves the connections of `stream` and `line` in one member of the pool.
 
 Each connection holds a thread from accept to close, and a thread in a handler watches nothing else. So the engine has
-two sides. User code runs in one thread of a prefork worker, in many of a threaded host: the runner of the pool knows
-(`runner_prefork`, `runner_threaded`), accepts whenever a thread is idle, and calls `serve`. The monitor is a thread
-that never runs user code: it calls `turn` again and again, which acts on signals, on the end of the server, on handlers
-that hang, and on the drain.
+two sides. The runner (`runner_prefork`, `runner_threaded`) has the threads that run user code, one in a worker and many
+in a host: an idle one accepts a connection and calls `serve`. The monitor is the thread that never runs user code: it
+calls `turn` in a loop, which acts on signals, on the end of the server, on handlers that hang, and on the drain.
 
 The life of a member is SERVING, then DRAINING, then DRAINED:
 
@@ -68,8 +67,9 @@ class Runner(Protocol):
 
 
 class Engine:
-    """One member's connections. `lock` is held to accept, to count, and to change `life`, so no connection is accepted
-    from a listener that a drain closes."""
+    """One member's connections. `lock` is held to accept and to change `life`, so no connection is accepted from a
+    listener that a drain closes. `counting` is held for a few assignments, after `lock` if both are needed: a thread
+    that has served must not wait for a system call of another one that accepts."""
 
     def __init__(self, context: Context, slot: int, wakeup: SignalPipe) -> None:
         self.context = context
@@ -81,6 +81,7 @@ class Engine:
         self.runner: Runner
         self.life = SERVING
         self.lock = threading.RLock()
+        self.counting = threading.Lock()
         self.queue = AcceptQueue(context, slot)
         self.held = 0  # connections for which a thread is spoken for
         self.served = 0
@@ -102,7 +103,7 @@ class Engine:
 
     def hold(self) -> None:
         """Count a connection that will be served. A drain waits for it."""
-        with self.lock:
+        with self.counting:
             self.held += 1
             self.board.words[self.base + CONNECTIONS] = self.held
 
@@ -118,7 +119,7 @@ class Engine:
 
     def release(self, stream: Stream, good: bool) -> None:
         """Count a connection that has ended."""
-        with self.lock:
+        with self.counting:
             self.streams.discard(stream)
             self.hung.discard(stream)
             self.held -= 1
@@ -140,7 +141,9 @@ class Engine:
     # ---- the drain: by any thread --------------------------------------------------------------------------------
 
     def move(self, life: Life) -> None:
-        assert NEXT[self.life] is life
+        """Enter the next state of the table. Raises ValueError for any other."""
+        if NEXT.get(self.life) is not life:
+            raise ValueError(f"a member that is {self.life.value} cannot become {life.value}")
         self.life = life
 
     def retire(self) -> None:
@@ -212,7 +215,7 @@ class Engine:
         """--request-timeout: close the connections of handlers that hang, and have this process replaced. The process
         ends when the others have ended."""
         limit = self.config.request_timeout
-        with self.lock:  # one that returns meanwhile waits for the lock in `release`, and leaves `hung` there
+        with self.counting:  # one that returns meanwhile waits in `release`, and is removed from `hung` there
             late = [one for one in self.streams.copy() - self.hung if connection.hangs(one, limit, now)]
             self.hung.update(late)
         if late:

@@ -100,7 +100,7 @@ class Runner:
     # ---- the monitor ---------------------------------------------------------------------------------------------
 
     def monitor(self) -> NoReturn:
-        """As long as the process lives: without a monitor it could outlive its service."""
+        """Until the process ends: without a monitor it could outlive its service."""
         try:
             while self.engine.life is not DRAINED:
                 self.engine.turn()

@@ -48,7 +48,7 @@ class Runner:
 
     def accept(self, listener: Listener) -> Job | None:
         """In an idle thread, with the engine's lock: accept the connection for which it was woken."""
-        accepted = self.engine.accept(listener)
+        accepted = self.engine.queue.accept(listener)
         if self.engine.queue.paused_until:
             self.is_paused = True
             self.engine.waker.wake()

@@ -26,7 +26,7 @@ class LineTooLongError(Exception):
 
 class Stream:
     """One connection. Reads wait for the client, up to the timeout (--idle-timeout at first); writes are collected
-    until `flush`, a read, or 64 KiB. A client that has left raises ConnectionError, a silent one TimeoutError."""
+    until `flush`, a read, or 64 KiB. Raises ConnectionError for one that has gone, TimeoutError for a silent one."""
 
     __slots__ = (
         "_ended", "_input", "_output", "_size", "_waiting", "born", "closed", "error", "on_end", "peer", "received",
@@ -41,7 +41,7 @@ class Stream:
         self.error: OSError | None = None  # that the connection itself raised last
         self.received = self.sent = 0  # bytes
         self.on_end: Callable[[Stream, bool], None] | None = None  # for the access log: whether the handler succeeded
-        self.running_since = time.monotonic()  # when the handler last got the word; 0 = it waits for the client
+        self.running_since = time.monotonic()  # when the handler last went on; 0 = it waits for the client
         self.born = self.running_since
         self._input = b""
         self._output: list[bytes] = []
@@ -57,7 +57,7 @@ class Stream:
 
     @property
     def unread(self) -> bool:
-        """Whether bytes have come that nobody has read yet."""
+        """Whether bytes have come that the handler has not read."""
         return bool(self._input)
 
     def fileno(self) -> int:
@@ -73,14 +73,14 @@ class Stream:
         than a microsecond."""
         if seconds is not None and not seconds >= 1e-6:
             raise ValueError(f"settimeout needs a time above 0, or None, not {seconds!r}")
-        # The kernel sees to it (socket(7)). With Python's own timeout each call would be two, the first one a poll.
+        # The kernel keeps the time (socket(7)). With Python's own timeout a poll would precede each call.
         limit = struct.pack("ll", *divmod(int((seconds or 0) * 1e6), 1_000_000))
         self.socket.settimeout(None)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def _failed(self, error: OSError) -> OSError:
-        """What is raised when the connection fails: EAGAIN is how the kernel says that time is over."""
+        """What is raised when the connection fails. EAGAIN means that the timeout is over (socket(7), SO_RCVTIMEO)."""
         self.error = TimeoutError("timed out") if isinstance(error, BlockingIOError) else error
         return self.error
 
@@ -95,7 +95,7 @@ class Stream:
             self.socket.setsockopt(socket.IPPROTO_TCP, KEEPIDLE, seconds)
 
     def _receive(self) -> bytes:
-        """What comes next, b"" at the end of the client's side (it may still read ours: half-close)."""
+        """The next bytes; b"" at the end of the client's side, which may still read ours (half-close)."""
         if self._ended:
             return b""
         self.flush()
@@ -121,11 +121,11 @@ class Stream:
                 length += len(piece)
         finally:
             data = b"".join(pieces)
-            self._input = data  # nothing is lost when the client is too slow
+            self._input = data  # nothing is lost when a timeout is raised
         return self._take(size if size >= 0 else length)
 
     def read_some(self, size: int = CHUNK) -> bytes:
-        """What is there, at least one byte and at most `size`; b"" at the end."""
+        """What has come, at least one byte and at most `size`; b"" at the end."""
         if not self._input:
             self._input = self._receive()
         return self._take(size)
@@ -191,7 +191,7 @@ class Stream:
             self.running_since = time.monotonic()
 
     def shutdown(self) -> None:
-        """Half-close: say that no more comes from us; reading goes on."""
+        """Half-close: end our side of the connection; reading goes on."""
         self.flush()
         self.socket.shutdown(socket.SHUT_WR)
 

@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..config.errors import NOPERM, UNAVAILABLE, USAGE, StartError
@@ -83,6 +83,12 @@ class Listener:
                     os.unlink(path)
         except PermissionError:
             return  # a directory that is not ours: a dead socket stays, the next start replaces it
+
+
+def remove(listeners: Iterable[Listener]) -> None:
+    """Close all of them; unlink their files."""
+    for listener in listeners:
+        listener.remove()
 
 
 def refused(address: str, error: OSError) -> StartError:

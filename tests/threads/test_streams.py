@@ -236,7 +236,7 @@ def test_connection_outlives_a_graceful_stop(stream: Service) -> None:
         assert line(connection) == b"one\n"
         stream.signal(signal.SIGTERM)
         stream.log.wait_for("stopping gracefully")
-        eventually(stream.refuses, "nobody listens")
+        eventually(stream.refuses, "nothing listens")
         connection.sendall(b"echo two\n")
         assert line(connection) == b"two\n"
         assert stream.running()
@@ -280,7 +280,7 @@ def test_queue_is_emptied_in_a_drain(make: Make, pool: str) -> None:
 def test_queue_is_emptied_when_term_reaches_all(make: Make, pool: str) -> None:
     """The worker before its server, which learns last that the service ends."""
     service = make(pool, "stream", STREAM)
-    service.expect_errors = True  # who stands still is named
+    service.expect_errors = True  # a server that stands still is named in the log
     service.start("-n", "1", "-m", "1")
     (worker,), server = service.wait_workers(1), service.server
     for pid in (server, worker):
@@ -301,9 +301,9 @@ def test_queue_is_emptied_when_term_reaches_all(make: Make, pool: str) -> None:
     assert service.wait() == 0
 
 
-def test_drain_refuses_newcomers_and_serves_who_has_come(make: Make, pool: str) -> None:
+def test_drain_refuses_new_clients_and_serves_waiting_ones(make: Make, pool: str) -> None:
     """All workers are busy, and more wait than fit into the pair of a generation: as soon as one worker is free it
-    serves them all, though the other never gets free."""
+    serves them all, though the other is never idle."""
     service = make(pool, "stream", STREAM)
     service.start("-n", "2", "-m", "2")
     first, second = connect(service), connect(service)
@@ -313,9 +313,9 @@ def test_drain_refuses_newcomers_and_serves_who_has_come(make: Make, pool: str) 
     waiting = [connect(service) for _ in range(60)]
     gone = waiting.pop(30)
     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    gone.close()  # a reset: nobody is there any more
+    gone.close()  # a reset: this client is not there any more
     service.signal(signal.SIGTERM)
-    eventually(service.refuses, "nobody listens")
+    eventually(service.refuses, "nothing listens")
     (arrivals[0] if arrivals[0].data["peer"] == list(first.getsockname()) else arrivals[1]).release()
     first.close()
     for number, connection in enumerate(waiting):  # all of them: they are served in any order
@@ -332,7 +332,7 @@ def test_drain_refuses_newcomers_and_serves_who_has_come(make: Make, pool: str) 
 
 
 def test_reload_leaves_the_queue_to_the_next_generation(make: Make, pool: str) -> None:
-    """Who waits behind a busy worker is served by the new handlers."""
+    """A client that waits behind a busy worker is served by the new handlers."""
     service = make(pool, "stream", STREAM)
     service.start("-n", "1", "-m", "1")
     busy = connect(service)
@@ -380,7 +380,7 @@ COMMANDS["full"] = full
     service.signal(signal.SIGTERM)
     service.log.wait_for("cannot accept: Too many open files; accepting pauses")
     busy.sendall(b"enough\n")
-    eventually(service.refuses, "nobody listens")
+    eventually(service.refuses, "nothing listens")
     busy.close()
     for connection in waiting:
         connection.sendall(b"echo x\n")

@@ -1,0 +1,108 @@
+"""What operators ask of the supervisor and order, through the endpoints, `ctl` and systemd: see `operations`."""
+
+import os
+import time
+
+from ..config.errors import StartError
+from ..ipc import scoreboard
+from ..log import records
+from .operations import Done, GenerationFacts, Snapshot
+from .states import NEVER, Event
+from .supervisor import Supervisor
+
+SHOWN = ("busy", "idle", "starting", "leaving")  # states of workers in the summary
+
+
+class Control:
+    """The `Operations` of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.generations = supervisor.generations
+
+    def unready(self) -> str:
+        serving, heartbeat = self.generations.serving, self.supervisor.heartbeat
+        if self.supervisor.life.is_stopping:
+            return "stopping"
+        if serving is None:
+            return "starting" if self.generations.starting is not None else "no server"
+        if heartbeat.stalled > heartbeat.SILENCE:  # then what health() said last says nothing
+            return f"the server has not been heard of for {heartbeat.stalled:.0f} s"
+        return "" if serving.board.words[scoreboard.HEALTH] else "health() says no"
+
+    def summary(self) -> str:
+        serving, trouble = self.generations.serving, self.supervisor.reloads.trouble
+        state = "starting" if serving is None else f"serving, generation {serving.number}"
+        if self.supervisor.life.is_stopping:
+            state = "draining"
+        elif serving is not None and self.generations.starting is not None:
+            state = "reloading"
+        workers = self.generations.workers()
+        counts = ", ".join(f"{workers[name]} {name}" for name in SHOWN if workers[name]) or "none"
+        return (
+            f"{state}: workers {counts}, at most {self.supervisor.config.max}; connections"
+            f" {self.generations.connections}{trouble and '; '}{trouble}"
+        )
+
+    def snapshot(self) -> Snapshot:
+        supervisor, generations = self.supervisor, self.generations
+        service, config, serving = supervisor.service, supervisor.config, generations.serving
+        throttled, floor = supervisor.restart_at, config.idle
+        if serving is not None:
+            throttled = serving.board.words[scoreboard.THROTTLED_UNTIL] / 1000
+            floor = serving.board.words[scoreboard.FLOOR]
+        logger = supervisor.relay.logger
+        return Snapshot(
+            name=config.name, version=service.version, pool=service.pool_name, protocol=service.protocol_name,
+            pid=os.getpid(), started=supervisor.life.started, stopping=supervisor.life.is_stopping,
+            unready=self.unready(),
+            listeners=[one for one in generations.listeners if one.socket.fileno() >= 0],  # a drain closes them
+            generations=[GenerationFacts(one.number, one.pid, one.born, one.board) for one in generations],
+            serving=serving.number if serving is not None else 0, started_generations=generations.count,
+            workers={**generations.workers(), "floor": floor, "max": config.max},
+            connections=generations.connections, totals=generations.totals(),
+            failed_reloads=supervisor.reloads.failures, server_crashes=supervisor.throttle.crashes,
+            throttled_seconds=max(0.0, throttled - time.monotonic()) if throttled < NEVER else 0.0,
+            dropped_lines=generations.dropped_lines(), logger_restarts=logger.restarts if logger is not None else 0,
+        )  # fmt: skip
+
+    def reload(self, done: Done) -> None:
+        self.supervisor.reload(done)
+
+    def reload_outcome(self, done: Done) -> None:
+        """A HUP sent before the question counts: its handler has run by the time that the question can be read, so it
+        only has to be taken first."""
+        self.supervisor.on_signal()
+        serving, reloads = self.generations.serving, self.supervisor.reloads
+        if self.supervisor.life.is_stopping:
+            done(False, "the service is stopping")
+        elif self.generations.starting is not None:
+            reloads.follow(done)
+        elif reloads.trouble or serving is None:
+            done(False, reloads.trouble or self.unready())
+        else:
+            done(True, f"generation {serving.number} serves")
+
+    def stop(self, cause: str) -> None:
+        self.supervisor.end(Event.STOP, cause)
+
+    def restart(self) -> str:
+        supervisor = self.supervisor
+        if supervisor.life.is_stopping:
+            return "it is stopping already"
+        if supervisor.notify.address or any(one.inherited for one in self.generations.listeners):
+            return "its starter holds its state or its sockets: restart it there (systemctl restart)"
+        try:
+            supervisor.load(supervisor.config)
+        except (StartError, OSError) as error:
+            return f"not restarted: {error}"
+        supervisor.end(Event.RESTART, "ctl restart")
+        return ""
+
+    def change_floor(self, change: int) -> tuple[int, int] | None:
+        return self.supervisor.change_floor(change)
+
+    def stacks(self) -> None:
+        records.log_stacks()
+        for generation in self.generations:
+            generation.send("stacks")

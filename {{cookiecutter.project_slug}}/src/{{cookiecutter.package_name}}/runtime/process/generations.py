@@ -1,0 +1,146 @@
+"""The generations of a service that have a process left, and the listeners that they share: how they end, and what all
+together have counted."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+from ..config.errors import StartError
+from ..config.settings import Config
+from ..ipc import scoreboard
+from ..ipc.metrics import Figures
+from ..ipc.scoreboard import Phase
+from ..log import records
+from ..system import listeners as sockets
+from ..system.listeners import Listener, remove
+from ..system.privileges import Identity
+from .generation import Generation
+from .states import Event, GenerationState, ServiceLife
+
+
+class Generations:
+    """The oldest first."""
+
+    def __init__(self, service: ServiceLife) -> None:
+        self.service = service
+        self.listeners: list[Listener] = []  # of the generation that serves
+        self.alive: list[Generation] = []
+        self.count = 0  # of all that were ever started
+        self.ended = Figures()  # what ended generations have counted
+
+    def __iter__(self) -> Iterator[Generation]:
+        return iter(list(self.alive))
+
+    def add(self, generation: Generation) -> None:
+        self.alive.append(generation)
+        self.count += 1
+
+    def remove(self, generation: Generation) -> None:
+        """Nothing is left of it but what it has counted."""
+        self.alive.remove(generation)
+        self.ended.keep(generation.board)
+        generation.channel.close()
+        generation.board.close()
+
+    @property
+    def serving(self) -> Generation | None:
+        """The newest that serves."""
+        serves = (GenerationState.SERVING, GenerationState.REFUSING)
+        return next((one for one in reversed(self.alive) if one.life.state in serves), None)
+
+    @property
+    def starting(self) -> Generation | None:
+        return next((one for one in reversed(self.alive) if one.life.is_starting), None)
+
+    # ---- listeners, and the end of generations ------------------------------------------------------------------
+
+    def bind(self, config: Config) -> list[Listener]:
+        """The listeners of a configuration; those that exist already are kept."""
+        identity = Identity(config.user, config.group)
+        have = {listener.address: listener for listener in self.listeners}
+        made: list[Listener] = []
+        try:
+            for address in config.bind:
+                if address not in have:
+                    made.append(sockets.bind(address, identity.uid, identity.gid))
+        except StartError as error:
+            remove(made)
+            ours = {one for generation in self for one in generation.listeners} | {*self.listeners}
+            raise sockets.explained(error, address, [one for one in ours if one.socket.fileno() >= 0]) from None
+        have.update({listener.address: listener for listener in made})
+        return [have[address] for address in dict.fromkeys(config.bind)]
+
+    def close(self, listeners: list[Listener]) -> None:
+        """Those of them that are no longer needed. Members hold them until they have emptied their queues."""
+        remove(one for one in listeners if not self.service.needs_listeners or one not in self.listeners)
+
+    def refuse(self, generations: Iterable[Generation], listeners: list[Listener]) -> None:
+        """Refuse new clients at these listeners, which end with these generations. Handshakes in progress complete,
+        then the generations drain."""
+        can_refuse = [listener.turn_away() for listener in listeners]
+        now, delay = time.monotonic(), sockets.HANDSHAKE if any(can_refuse) else 0.0
+        if not [one for one in generations if one.life.on(Event.REFUSE, now, delay)]:
+            self.close(listeners)
+
+    def drain(self, generation: Generation, command: str = "drain") -> None:
+        """Let it end. With "yield" it leaves what waits in the accept queue to its successor."""
+        if generation.life.on(Event.DRAIN, time.monotonic()):
+            self.close(generation.listeners)
+            generation.send(command)
+
+    def halt(self, generations: Iterable[Generation]) -> None:
+        """Cut off what is in flight; exit() still runs."""
+        for generation in generations:
+            if generation.life.on(Event.HALT, time.monotonic()):
+                generation.send("halt")
+
+    def retire_others(self, successor: Generation, stale: list[Listener]) -> None:
+        """Let older generations end: those with stale listeners after handshakes in progress there have completed, the
+        others at once, leaving what is in the accept queues to their successor."""
+        older = [one for one in self if one is not successor]
+        affected = [one for one in older if any(listener in stale for listener in one.listeners)]
+        self.refuse(affected, stale)
+        for one in older:
+            if one not in affected and one.life.state is not GenerationState.REFUSING:
+                self.drain(one, "yield")
+
+    # ---- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        """The earliest of all, in monotonic seconds."""
+        return min((one.life.deadline for one in self.alive), default=float("inf"))
+
+    @property
+    def connections(self) -> int:
+        """Those that are held."""
+        return sum(one.board.total(scoreboard.CONNECTIONS) for one in self.alive)
+
+    def totals(self) -> Figures:
+        """What the service has counted since its start. Gauges that servers have set are those of the newest one that
+        is ready."""
+        totals = self.ended.copy()
+        shown = self.serving or next((one for one in reversed(self.alive) if not one.life.is_starting), None)
+        for generation in self.alive:
+            totals.add(generation.board, generation is shown)
+        return totals
+
+    def dropped_lines(self) -> int:
+        """Lines of the log that were dropped by all processes: this one, the living ones and the ended ones."""
+        word, own = scoreboard.DROPPED, records.channel.words[records.channel.index]
+        return own + self.ended.words[word] + sum(one.board.total(word) + one.board.words[word] for one in self.alive)
+
+    def workers(self) -> dict[str, int]:
+        """Workers (threads, where the pool has threads) by state, and the jobs that wait for one."""
+        counts = dict.fromkeys(("idle", "busy", "starting", "leaving", "waiting"), 0)
+        for generation in self.alive:
+            leaves = generation.board.phase >= Phase.DRAINING
+            for slot in generation.board.slots():
+                counts["waiting"] += slot.waiting
+                if leaves:
+                    counts["leaving"] += slot.threads or 1
+                elif slot.threads and slot.state in (scoreboard.IDLE, scoreboard.BUSY):
+                    counts["busy"] += slot.threads_busy
+                    counts["idle"] += slot.threads - slot.threads_busy
+                else:
+                    counts[scoreboard.STATES[slot.state]] += 1
+        return counts
