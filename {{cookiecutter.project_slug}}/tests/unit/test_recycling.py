@@ -6,9 +6,9 @@ from typing import Any, cast
 import pytest
 
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import RECYCLE_WANTED, Scoreboard
-from {{ cookiecutter.package_name }}.runtime.process import recycling as upkeep
+from {{ cookiecutter.package_name }}.runtime.process import recycling
 from {{ cookiecutter.package_name }}.runtime.process.member import Member
-from {{ cookiecutter.package_name }}.runtime.process.recycling import MEASURE, Recycling
+from {{ cookiecutter.package_name }}.runtime.process.recycling import MEASURE_INTERVAL, Recycling
 from {{ cookiecutter.package_name }}.runtime.system import cgroups
 
 MIB = 2**20
@@ -23,9 +23,9 @@ class Pool:
         self.board = Scoreboard(8)
         self.members: dict[int, Member] = {}
         self.config = SimpleNamespace(max_memory=max_memory)
-        self.upkeep = Recycling(cast(Any, self))
-        self.now = self.upkeep.next_measure
-        monkeypatch.setattr(upkeep, "resident", lambda pid: self.sizes[pid] * MIB)
+        self.recycling = Recycling(cast(Any, self.config), self.board, self.members, lambda: None)
+        self.now = self.recycling.next_measure
+        monkeypatch.setattr(recycling, "resident", lambda pid: self.sizes[pid] * MIB)
         monkeypatch.setattr(cgroups, "memory", lambda: (self.limit * MIB, self.used * MIB))
 
     def wishes(self, **sizes: int) -> list[str]:
@@ -33,8 +33,8 @@ class Pool:
         for slot, size in enumerate(sizes.values()):
             self.members.setdefault(slot + 100, Member(slot + 100, slot, self.board))
             self.sizes[slot + 100] = size
-        self.upkeep.measure(self.now)
-        self.now += MEASURE
+        self.recycling.measure(self.now)
+        self.now += MEASURE_INTERVAL
         names = list(sizes)
         words = [self.board.base(member.slot) + RECYCLE_WANTED for member in self.members.values()]
         found = [names[i] for i, word in enumerate(words) if self.board.words[word]]
@@ -43,15 +43,15 @@ class Pool:
         return found
 
 
-def test_nobody_is_too_large_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_member_is_too_large_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Pool(monkeypatch).wishes(a=10, b=5000) == []
 
 
-def test_who_is_above_max_memory_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_above_max_memory_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Pool(monkeypatch, max_memory=100).wishes(a=101, b=100, c=300) == ["a", "c"]
 
 
-def test_who_has_grown_most_is_replaced_when_the_group_runs_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_member_that_has_grown_most_is_replaced_under_pressure(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(monkeypatch)
     pool.limit, pool.used = 256, 200
     assert pool.wishes(a=20, b=20, c=20) == []
@@ -60,7 +60,7 @@ def test_who_has_grown_most_is_replaced_when_the_group_runs_short(monkeypatch: p
     assert pool.wishes(a=60, b=90, c=20) == ["b"]
 
 
-def test_nobody_is_replaced_who_has_not_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_member_is_replaced_that_has_not_grown(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would not help: a fresh one would be as large."""
     pool = Pool(monkeypatch)
     pool.limit, pool.used = 256, 250
@@ -71,5 +71,5 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(monkeypatch)
     pool.limit, pool.used = 256, 250
     assert pool.wishes(a=20, b=90) == ["b"]
-    pool.upkeep.old = pool.members[101]  # it is being replaced
+    pool.recycling.old = pool.members[101]  # it is being replaced
     assert pool.wishes(a=60, b=90) == []

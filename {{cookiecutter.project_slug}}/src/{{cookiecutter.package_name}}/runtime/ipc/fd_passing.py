@@ -1,18 +1,19 @@
-"""The generation's pair of datagram sockets, through which its members pass connections on: give into the first, take
-out of the second. What is in it belongs to nobody; it lives as long as the server, which holds both ends.
+"""fd passing over the generation's pair of datagram sockets: its members send connections into the first and receive
+them from the second. The server holds both ends, so a connection in the pair outlives its sender.
 """
 
+import logging
 import os
 import socket
 
-from ..log.records import log
+log = logging.getLogger("runtime")  # that of log.records, which is a layer above
 
 CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def send(pair: socket.socket, data: bytes, descriptor: int) -> bool:
-    """Pass a connection on, with some data (at least a byte). False: the pair is full (EAGAIN, ENOBUFS), often with
-    ten of them (net.unix.max_dgram_qlen); who gives keeps it. Otherwise it has to close its own descriptor."""
+    """Hand a connection over, with some data (at least a byte); then the caller closes its own descriptor. False: the
+    pair is full (EAGAIN, ENOBUFS), often with ten of them (net.unix.max_dgram_qlen), and the caller keeps it."""
     try:
         socket.send_fds(pair, [data], [descriptor])
     except OSError:

@@ -1,7 +1,7 @@
 """Metrics: the user's counters and gauges, the totals of a service, and the text format of Prometheus.
 
 Every process counts in its own slot of the scoreboard, so nothing is locked between processes and no file is needed;
-the supervisor adds up when somebody asks. What a generation counted is kept when it has ended: totals never fall.
+the supervisor adds up when asked. What a generation counted is kept when it has ended: totals never fall.
 See https://prometheus.io/docs/instrumenting/exposition_formats/ and .../practices/naming/.
 """
 

@@ -1,4 +1,4 @@
-"""The scoreboard: anonymous shared memory in which each worker writes its own slot, and everybody reads.
+"""The scoreboard: anonymous shared memory in which each worker writes its own slot, and all read.
 
 One board per generation, made by the supervisor before it forks the generation's server. A slot has one writer (its
 worker), so nothing is locked; a reader may see one word newer than another, which is good enough for counting.
@@ -25,7 +25,7 @@ WORDS = 120
 LATENCY, BUCKETS = 18, 33
 # Then the user's counters and gauges, as doubles: exact for whole numbers up to 2^53.
 OWN, OWN_MOST = 51, 64
-DROPPED = 115  # lines of the log that nobody took; the server counts its own in this word of the header
+DROPPED = 115  # lines of the log that were dropped; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
 TEXT = 16384  # bytes
 ROW = 2  # words: the thread's number in the system, and when its current request began as in BUSY_SINCE
@@ -131,13 +131,13 @@ class Scoreboard:
 
     def empties_queue(self, base: int) -> bool:
         """Whether a member that drains takes what waits in the accept queue: when its generation ends, and also when it
-        got a TERM from somebody else, which may have reached all members (a process group's, a control group's) before
+        got a TERM from outside, which may have reached all members (a process group's, a control group's) before
         the server has said so. One that leaves alone leaves the queue to its siblings."""
         phase = self.phase
         return phase is Phase.DRAINING or (phase is Phase.RUNNING and not self.words[base + RETIRING])
 
     def record(self, base: int, seconds: float) -> None:
-        """Count a request that took so long. (The poller has this code in line.)"""
+        """Count a request that took so long. (The event loop has this code in line.)"""
         took = int(seconds * 1e6)
         self.words[base + LATENCY + min(took.bit_length(), BUCKETS - 1)] += 1
         self.words[base + MICROSECONDS] += took

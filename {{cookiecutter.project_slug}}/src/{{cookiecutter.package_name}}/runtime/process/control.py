@@ -1,4 +1,4 @@
-"""What operators ask of the supervisor and order, through the endpoints, `ctl` and systemd: see `operations`."""
+"""What operators ask of the supervisor and order, by signals, the endpoints and `ctl`: see `operations`."""
 
 import os
 import time
@@ -6,6 +6,7 @@ import time
 from ..config.errors import StartError
 from ..ipc import scoreboard
 from ..log import records
+from ..log.records import log
 from .operations import Done, GenerationFacts, Snapshot
 from .states import NEVER, Event
 from .supervisor import Supervisor
@@ -19,6 +20,24 @@ class Control:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.generations = supervisor.generations
+
+    def on_signal(self) -> None:
+        supervisor = self.supervisor
+        for action in supervisor.wakeup.take():
+            if action == "reap":
+                supervisor.reap()
+            elif action == "stop":
+                supervisor.end(Event.HALT if supervisor.config.immediate else Event.TERM, "TERM")
+            elif action == "finish":
+                supervisor.end(Event.STOP, "USR2")
+            elif action == "halt":
+                supervisor.end(Event.HALT, "INT or QUIT")
+            elif action == "reload":
+                supervisor.reload()
+            elif action == "respawn":
+                self.respawn()
+            elif action in ("more", "fewer") and not (supervisor.config.foreground and os.isatty(2)):
+                self.change_floor(1 if action == "more" else -1)
 
     def unready(self) -> str:
         serving, heartbeat = self.generations.serving, self.supervisor.heartbeat
@@ -72,7 +91,7 @@ class Control:
     def reload_outcome(self, done: Done) -> None:
         """A HUP sent before the question counts: its handler has run by the time that the question can be read, so it
         only has to be taken first."""
-        self.supervisor.on_signal()
+        self.on_signal()
         serving, reloads = self.generations.serving, self.supervisor.reloads
         if self.supervisor.life.is_stopping:
             done(False, "the service is stopping")
@@ -100,7 +119,22 @@ class Control:
         return ""
 
     def change_floor(self, change: int) -> tuple[int, int] | None:
-        return self.supervisor.change_floor(change)
+        serving = self.generations.serving
+        before = serving.board.words[scoreboard.FLOOR] if serving is not None else 0  # the server changes it
+        for generation in self.generations:
+            generation.send(f"floor{change:+d}")
+        return None if serving is None else (before, max(1, min(self.supervisor.config.max, before + change)))
+
+    def respawn(self) -> None:
+        """End the workers now, start a new generation."""
+        if self.supervisor.life.is_stopping or self.generations.starting is not None:
+            log.warning(
+                "respawn ignored: the service is %s", "stopping" if self.supervisor.life.is_stopping else "starting"
+            )
+            return
+        log.info("respawn: workers end now")
+        self.generations.halt(self.generations)
+        self.supervisor.start_again()
 
     def stacks(self) -> None:
         records.log_stacks()

@@ -11,7 +11,7 @@ from ..config.settings import Config
 from ..ipc import scoreboard
 from ..ipc.scoreboard import Scoreboard
 from ..ipc.waker import Waker
-from ..log.records import log_stacks
+from ..log.records import log, log_stacks
 from ..system.listeners import Listener
 
 
@@ -38,7 +38,22 @@ class Member:
         try:
             os.kill(self.pid, number)
         except ProcessLookupError:
-            self.leaving = True  # user code has waited for it: nobody will tell how it ended
+            self.leaving = True  # user code has waited for it: its exit status is lost
+
+    def on_stop(self, number: int) -> None:
+        """SIGSTOP or a debugger: its siblings must not wait for it."""
+        log.warning("worker %d was stopped by %s", self.pid, signal.Signals(number).name)
+        self.stopped = time.monotonic()
+        self.board.loads[self.slot] = scoreboard.NO_CAPACITY
+        if self.board.states[self.slot] == scoreboard.IDLE:
+            self.board.states[self.slot] = scoreboard.BUSY
+
+    def on_continue(self) -> None:
+        log.info("worker %d runs again", self.pid)
+        self.stopped = 0.0
+        self.board.loads[self.slot] = self.board.connections[self.slot]
+        if self.board.states[self.slot] == scoreboard.BUSY:
+            self.board.states[self.slot] = scoreboard.IDLE  # if it is busy, its stall monitor says so
 
 
 class Context:

@@ -52,6 +52,9 @@ class Snapshot(NamedTuple):
 class Operations(Protocol):
     """What the supervisor does for the endpoints."""
 
+    def on_signal(self) -> None:
+        """Do what the signals that have arrived ask for."""
+
     def unready(self) -> str:
         """Why the service is not ready, "" when it is."""
 

@@ -1,59 +1,45 @@
-"""Recycling of a server's members: what a member cannot do for itself. Those that stand still are killed; those that
-have served enough, or grown too large, are replaced one at a time, each by a successor that is ready before it leaves.
+"""Recycling of a server's members. Those that stand still are killed; those that have served enough, or grown too
+large, are replaced one at a time, each by a successor that is ready before it leaves.
 """
 
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from ..config.settings import Config
 from ..ipc import scoreboard
+from ..ipc.scoreboard import Scoreboard
 from ..log.records import log
 from ..system import cgroups
-
-if TYPE_CHECKING:
-    from .server import ServerProcess
 from .member import Member
 
-MEASURE = 5.0  # seconds between looks at the members' memory
-GRACE = 1.0  # seconds beyond --request-timeout: a member's own sentry comes first, and saves what it can
+MEASURE_INTERVAL = 5.0  # seconds between looks at the members' memory
+GRACE = 1.0  # seconds beyond --request-timeout: the member's own stall monitor acts first, and saves what it can
 MIB = 2**20
-SHORT = 0.9  # of the control group's memory limit: then the worker that has grown most is replaced
-GROWN = 32  # if it has grown by this part of the limit
+PRESSURE = 0.9  # of the control group's memory limit: above it the worker that has grown most is replaced
+LEAST_GROWTH = 32  # if it has grown by this part of the limit
 
 
 class Recycling:
     """Called by the server's loop."""
 
-    def __init__(self, server: "ServerProcess") -> None:
-        self.server = server
-        self.config = server.config
-        self.board = server.board
+    def __init__(
+        self, config: Config, board: Scoreboard, members: dict[int, Member], start: Callable[[], Member | None]
+    ) -> None:
+        """`members` by pid, as the server keeps them; `start` starts one, if that can be done now."""
+        self.config = config
+        self.board = board
+        self.members = members
+        self.start = start
         self.old: Member | None = None  # is being replaced
         self.new: Member | None = None  # by this one
-        self.next_measure = time.monotonic() + MEASURE
+        self.next_measure = time.monotonic() + MEASURE_INTERVAL
         self.smallest = 2**62  # bytes of the smallest member ever seen: about what a fresh one has
-
-    # ---- standing still ----------------------------------------------------------------------------------------
-
-    def stopped(self, member: Member, number: int) -> None:
-        """SIGSTOP or a debugger: its siblings must not wait for it."""
-        log.warning("worker %d was stopped by %s", member.pid, signal.Signals(number).name)
-        member.stopped = time.monotonic()
-        self.board.loads[member.slot] = scoreboard.NO_CAPACITY
-        if self.board.states[member.slot] == scoreboard.IDLE:
-            self.board.states[member.slot] = scoreboard.BUSY
-
-    def continued(self, member: Member) -> None:
-        log.info("worker %d runs again", member.pid)
-        member.stopped = 0.0
-        self.board.loads[member.slot] = self.board.connections[member.slot]
-        if self.board.states[member.slot] == scoreboard.BUSY:
-            self.board.states[member.slot] = scoreboard.IDLE  # if it is not, its sentry says so
 
     def check(self, now: float) -> None:
         """Kill members that do not do what they must in time."""
-        for member in self.server.members.values():
+        for member in self.members.values():
             reason = self.overdue(member, now)
             if reason:
                 log.error("worker %d %s: killed", member.pid, reason)
@@ -74,38 +60,36 @@ class Recycling:
             return f"was asked to leave and has not for {drain:g} s (--drain-timeout)"
         return ""
 
-    # ---- recycling ---------------------------------------------------------------------------------------------
-
     def measure(self, now: float) -> None:
         """Now and then: which members are larger than --max-memory, and is the control group's memory running short?"""
         if now < self.next_measure:
             return
-        self.next_measure = now + MEASURE
+        self.next_measure = now + MEASURE_INTERVAL
         most = self.config.max_memory * MIB
         limit, used = cgroups.memory()
         if not most and not limit:
             return
-        sizes = {one.pid: resident(one.pid) for one in self.server.members.values() if not one.leaving}
+        sizes = {one.pid: resident(one.pid) for one in self.members.values() if not one.leaving}
         sizes = {pid: size for pid, size in sizes.items() if size}
         for pid, size in sizes.items():
             if most and size > most:
-                self.wish(pid, f"has {size // MIB} MiB (--max-memory {self.config.max_memory})")
+                self.want_replaced(pid, f"has {size // MIB} MiB (--max-memory {self.config.max_memory})")
         if not sizes:
             return
         self.smallest = min(self.smallest, *sizes.values())
         largest = max(sizes, key=lambda pid: sizes[pid])
         grown = sizes[largest] - self.smallest
-        if limit and used > limit * SHORT and grown > limit // GROWN and self.old is None:
-            self.wish(largest, f"has grown by {grown // MIB} MiB, and the control group uses {used // MIB} MiB of its"
-                      f" {limit // MIB}")  # fmt: skip
+        if limit and used > limit * PRESSURE and grown > limit // LEAST_GROWTH and self.old is None:
+            shares = f"the control group uses {used // MIB} MiB of its {limit // MIB}"
+            self.want_replaced(largest, f"has grown by {grown // MIB} MiB, and {shares}")
 
-    def wish(self, pid: int, reason: str) -> None:
+    def want_replaced(self, pid: int, reason: str) -> None:
         log.info("worker %d %s: replaced", pid, reason)
-        self.board.words[self.board.base(self.server.members[pid].slot) + scoreboard.RECYCLE_WANTED] = 1
+        self.board.words[self.board.base(self.members[pid].slot) + scoreboard.RECYCLE_WANTED] = 1
 
     def recycle(self) -> None:
         """Replace one member that wants it: first its successor, then it leaves, then it may be another's turn."""
-        members = self.server.members
+        members = self.members
         if self.old is not None and self.new is not None:
             if self.old.pid in members and self.new.pid in members:
                 if not self.old.asked and self.board.states[self.new.slot] != scoreboard.STARTING:
@@ -117,7 +101,7 @@ class Recycling:
         words, board = self.board.words, self.board
         for member in members.values():
             if not member.leaving and words[board.base(member.slot) + scoreboard.RECYCLE_WANTED]:
-                self.new = self.server.start()
+                self.new = self.start()
                 if self.new is not None:
                     self.old = member
                     member.leaving = True
@@ -125,7 +109,7 @@ class Recycling:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds, pages that it shares with its server included; 0 when nobody knows."""
+    """Bytes of memory that a process holds, pages that it shares with its server included; 0 when unknown."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

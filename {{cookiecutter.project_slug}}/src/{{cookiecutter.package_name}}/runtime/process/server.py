@@ -34,22 +34,17 @@ from .member import Context, Member
 from .recycling import Recycling
 from .states import EXIT_TIMEOUT
 
-TICK = 1.0  # seconds between looks at sizes, health and periodic functions
-BEAT = 0.4  # seconds between signs of life
+TICK_INTERVAL = 1.0  # seconds between looks at sizes, health and periodic functions
+BEAT_INTERVAL = 0.4  # seconds between signs of life
 
 
 class ServerProcess:
     """The server's work; `run` never returns."""
 
     def __init__(
-        self,
-        service: Service,
-        config: Config,
-        board: Scoreboard,
-        listeners: list[Listener],
-        channel: socket.socket,
+        self, service: Service, config: Config, board: Scoreboard, listeners: list[Listener], channel: socket.socket,
         identity: Identity,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.service = service
         self.config = config
         self.board = board
@@ -57,15 +52,15 @@ class ServerProcess:
         self.channel = channel
         self.identity = identity
         self.members: dict[int, Member] = {}
-        self.upkeep = Recycling(self)
-        self.short = False  # no process could be made
+        self.recycling = Recycling(config, board, self.members, self.start)
+        self.fork_failed = False  # the last time that one was tried
         self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.ready = False
         self.stopping = False
         self.deadline = float("inf")  # when members still there are killed
         self.not_before = 0.0  # the throttle: no member is started earlier
         self.history: list[int] = []
-        self.next_tick = time.monotonic() + TICK
+        self.next_tick = time.monotonic() + TICK_INTERVAL
         self.floor = service.pool.bounds(config)[0]
         board.words[scoreboard.FLOOR] = config.idle
 
@@ -140,7 +135,7 @@ class ServerProcess:
             self.channel.sendall(line.replace("\n", " ").encode() + b"\n")
             self.channel.setblocking(False)
         except OSError:
-            log.info("nobody hears: %s", line)  # the supervisor is gone; end-of-file tells the loop
+            log.info("not reported, as the supervisor is gone: %s", line)  # end-of-file tells the loop
 
     # ---- the loop ----------------------------------------------------------------------------------------------
 
@@ -150,7 +145,7 @@ class ServerProcess:
             now = time.monotonic()
             self.board.words[scoreboard.BEAT] = int(now * 1000)
             due = min(self.next_tick, self.deadline, self.not_before if self.not_before > now else self.next_tick)
-            for key, _ in self.selector.select(max(0.0, min(due - now, BEAT))):
+            for key, _ in self.selector.select(max(0.0, min(due - now, BEAT_INTERVAL))):
                 key.data()
             now = time.monotonic()
             if now >= self.next_tick:
@@ -165,7 +160,7 @@ class ServerProcess:
 
     def tick(self, now: float) -> None:
         """Once a second."""
-        self.next_tick = now + TICK
+        self.next_tick = now + TICK_INTERVAL
         for entry in self.server.periodic:
             if now >= entry[2]:
                 entry[2] = now + entry[1]
@@ -174,8 +169,8 @@ class ServerProcess:
                 except Exception:
                     log.exception("periodic function %s failed", getattr(entry[0], "__name__", entry[0]))
         self.check_health()
-        self.upkeep.check(now)
-        self.upkeep.measure(now)
+        self.recycling.check(now)
+        self.recycling.measure(now)
         self.history = [*self.history[1 - pool_size.CALM :], self.tally()[0]]
         self.resize()
 
@@ -222,9 +217,9 @@ class ServerProcess:
             elif command == "stacks":
                 self.log_stacks()
             elif command.startswith("floor"):
-                self.steer(int(command.removeprefix("floor")))
+                self.change_floor(int(command.removeprefix("floor")))
 
-    def steer(self, change: int) -> None:
+    def change_floor(self, change: int) -> None:
         """TTIN, TTOU and `ctl workers`: keep more or fewer workers idle, until the next reload."""
         wanted = max(1, min(self.config.max, self.board.words[scoreboard.FLOOR] + change))
         self.board.words[scoreboard.FLOOR] = wanted
@@ -262,7 +257,7 @@ class ServerProcess:
             spare.sort(key=lambda m: (self.board.states[m.slot] != scoreboard.IDLE, self.board.connections[m.slot]))
             for member in spare[:-change]:
                 member.leave()
-        self.upkeep.recycle()
+        self.recycling.recycle()
 
     def start(self) -> Member | None:
         """Fork one member; None when that cannot be done now."""
@@ -280,13 +275,13 @@ class ServerProcess:
                     self.member_main(context, slot)
         except OSError as error:
             self.board.release(slot)
-            if not self.short:
+            if not self.fork_failed:
                 log.error("cannot start a worker: fork: %s; trying again every second", error.strerror)
-            self.short = True
+            self.fork_failed = True
             self.wait(1.0)
             return None
-        if self.short:
-            self.short = False
+        if self.fork_failed:
+            self.fork_failed = False
             log.info("workers can be started again")
         self.board.words[self.board.base(slot) + scoreboard.PID] = pid
         member = self.members[pid] = Member(pid, slot, self.board)
@@ -307,7 +302,7 @@ class ServerProcess:
             os.close(self.parent_writer)
             self.waker.close_reader()
             status = self.service.pool.run(context, slot)
-            self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be somebody else's
+            self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be another process's
         except BaseException:
             log.critical("a worker failed", exc_info=True)
         finally:
@@ -325,19 +320,19 @@ class ServerProcess:
                 if not pid:
                     break
                 if os.WIFSTOPPED(status):
-                    self.upkeep.stopped(member, os.WSTOPSIG(status))
+                    member.on_stop(os.WSTOPSIG(status))
                 elif os.WIFCONTINUED(status):
-                    self.upkeep.continued(member)
+                    member.on_continue()
                 else:
-                    self.gone(member, status)
+                    self.on_end(member, status)
         self.resize()
 
-    def gone(self, member: Member, status: int) -> None:
+    def on_end(self, member: Member, status: int) -> None:
         """A member has ended."""
         del self.members[member.pid]
         state = self.board.states[member.slot]
         self.board.release(member.slot)
-        # One that ends well by itself was sent away by somebody else; but not before it has begun to work.
+        # One that ends well by itself got a TERM from outside; but not before it has begun to work.
         if self.stopping or member.leaving or (status == 0 and state != scoreboard.STARTING):
             return
         life = time.monotonic() - member.born

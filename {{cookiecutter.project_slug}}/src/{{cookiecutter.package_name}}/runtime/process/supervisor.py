@@ -14,7 +14,7 @@ from collections.abc import Callable
 from ..config.errors import OK, SOFTWARE, StartError
 from ..config.service import Service
 from ..config.settings import Config
-from ..ipc import scoreboard, signals
+from ..ipc import signals
 from ..ipc.crash_throttle import CrashThrottle
 from ..log import records
 from ..log.pipe_reader import PipeReader
@@ -81,7 +81,7 @@ class Supervisor:
             self.generations.listeners = self.generations.bind(config)
             endpoints.open(operations, self.selector)
             self.wakeup = signals.SignalPipe(signals.SUPERVISOR)
-            self.selector.register(self.wakeup, selectors.EVENT_READ, self.on_signal)
+            self.selector.register(self.wakeup, selectors.EVENT_READ, operations.on_signal)
             self.relay.join(self.selector)
             try:
                 self.start_generation(config, self.generations.listeners)
@@ -174,23 +174,6 @@ class Supervisor:
                 log.error("generation %d does not end: killed", generation.number)
             generation.life.on(Event.KILL, now)
             generation.kill()
-
-    def on_signal(self) -> None:
-        for action in self.wakeup.take():
-            if action == "reap":
-                self.reap()
-            elif action == "stop":
-                self.end(Event.HALT if self.config.immediate else Event.TERM, "TERM")
-            elif action == "finish":
-                self.end(Event.STOP, "USR2")
-            elif action == "halt":
-                self.end(Event.HALT, "INT or QUIT")
-            elif action == "reload":
-                self.reload()
-            elif action == "respawn":
-                self.respawn()
-            elif action in ("more", "fewer") and not (self.config.foreground and os.isatty(2)):
-                self.change_floor(1 if action == "more" else -1)
 
     def reap(self) -> None:
         """Reap every child, known or not: PID 1 inherits orphans."""
@@ -333,23 +316,6 @@ class Supervisor:
         except (OSError, StartError) as error:
             log.error("cannot start the server: %s; trying again", getattr(error, "strerror", "") or error)
             self.restart_at = time.monotonic() + RETRY_INTERVAL
-
-    def respawn(self) -> None:
-        """End the workers now, start a new generation."""
-        if self.life.is_stopping or self.generations.starting is not None:
-            log.warning("respawn ignored: the service is %s", "stopping" if self.life.is_stopping else "starting")
-            return
-        log.info("respawn: workers end now")
-        self.generations.halt(self.generations)
-        self.start_again()
-
-    def change_floor(self, change: int) -> tuple[int, int] | None:
-        """See `Operations`."""
-        serving = self.generations.serving
-        before = serving.board.words[scoreboard.FLOOR] if serving is not None else 0  # the server changes it
-        for generation in self.generations:
-            generation.send(f"floor{change:+d}")
-        return None if serving is None else (before, max(1, min(self.config.max, before + change)))
 
     # ---- reload --------------------------------------------------------------------------------------------------
 
