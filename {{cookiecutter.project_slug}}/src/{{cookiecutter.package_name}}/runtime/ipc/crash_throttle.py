@@ -1,7 +1,7 @@
-"""The crash throttle: how soon to replace what died."""
+"""The crash throttle: how soon to replace a process or thread that died."""
 
-LONGEST = 60.0  # seconds; the back-off grows no further
-FIRST = 0.1
+FIRST_DELAY = 0.1  # seconds
+LONGEST_DELAY = 60.0  # seconds; the back-off grows no further
 
 
 class CrashThrottle:
@@ -16,7 +16,7 @@ class CrashThrottle:
         self.crashes = 0
 
     def adopt(self, fast_time: float, fast_max: int, restart_max: int) -> None:
-        """Go on counting with other limits: after a reload."""
+        """Count on with other limits, after a reload."""
         self.fast_time, self.fast_max, self.restart_max = fast_time, fast_max, restart_max
 
     def died(self, life: float) -> float | None:
@@ -27,9 +27,9 @@ class CrashThrottle:
             return None
         if self.fast < self.fast_max:
             return 0.0
-        return float(min(LONGEST, FIRST * 2 ** min(self.fast - self.fast_max, 16)))
+        return float(min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(self.fast - self.fast_max, 16)))
 
     @property
     def hopeless(self) -> bool:
-        """As many fast crashes in a row as are allowed at full speed: where nothing ever worked, the end."""
+        """As many fast crashes in a row as are replaced at once: where none ever worked, none will."""
         return self.fast >= self.fast_max

@@ -45,7 +45,7 @@ class Control:
             return "stopping"
         if serving is None:
             return "starting" if self.generations.starting is not None else "no server"
-        if heartbeat.stalled > heartbeat.SILENCE:  # then what health() said last says nothing
+        if heartbeat.stalled > heartbeat.UNREADY:  # then what health() said last says nothing
             return f"the server has not been heard of for {heartbeat.stalled:.0f} s"
         return "" if serving.board.words[scoreboard.HEALTH] else "health() says no"
 

@@ -1,4 +1,4 @@
-"""The user's code, as the server meets it: `handlers.py` imported afresh, what its init() gets, how it fails."""
+"""The user's code: `handlers.py` imported afresh, what its init() gets, and how a failure of it is shown."""
 
 import importlib
 import os
@@ -22,14 +22,32 @@ FUNCTIONS = ("init", "exit", "worker_init", "worker_exit", "health")  # all opti
 STACK = 256 * 1024  # bytes; at 128 KiB json.loads of 900 nested lists kills the process
 
 
+class Periodic:
+    """A function that is called every so many seconds."""
+
+    def __init__(self, function: Callable[[], Any], seconds: float) -> None:
+        self.function = function
+        self.interval = seconds
+        self.due = time.monotonic() + seconds
+
+    def run(self, now: float) -> None:
+        """Call it if it is due. Whatever it raises is logged."""
+        if now >= self.due:
+            self.due = now + self.interval
+            try:
+                self.function()
+            except Exception:
+                log.exception("periodic function %s failed", getattr(self.function, "__name__", self.function))
+
+
 class Server:
     """What `init(server)` and `exit(server)` get. Attributes are for reading; the set_… functions change things."""
 
     def __init__(
         self, service: Service, config: Config, listeners: list[Listener], identity: Identity, board: Scoreboard,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._tell = tell  # the supervisor
+        self._report = report  # to the supervisor
         self.config_file = config.config  # path of --config, "" without
         self.config = config.file  # the file, parsed: your tables are in here
         self.root_dir = os.getcwd()
@@ -39,14 +57,14 @@ class Server:
         self.group = str(identity.gid)
         self.name = config.name
         self.version = service.version
-        self.periodic: list[list[Any]] = []  # [function, seconds, due]
+        self.periodic: list[Periodic] = []
         self.stack_size = STACK
         self.in_init = False
         self.metrics = Registry(board)
 
     def counter(self, name: str, text: str) -> Counter:
         """A counter that all workers share, shown by /metrics and /status: keep it in a global and call its `add` in
-        handlers. Only in init(). Raises RuntimeError elsewhere, ValueError for a bad name or a second one of it."""
+        handlers. Only in init(). Raises RuntimeError elsewhere, ValueError for a bad name or one that exists."""
         return Counter(self.metrics.board, self.declare("counter", name, text))
 
     def gauge(self, name: str, text: str) -> Gauge:
@@ -62,10 +80,10 @@ class Server:
         """Call `function` every so many seconds, in the server process. Raises ValueError below 0.1."""
         if not seconds >= 0.1:
             raise ValueError(f"set_periodic needs at least 0.1 seconds, not {seconds!r}")
-        self.periodic.append([function, seconds, time.monotonic() + seconds])
+        self.periodic.append(Periodic(function, seconds))
 
     def set_stack_size(self, size: int) -> None:
-        """Bytes of stack for each thread of the threaded pool; the prefork pool takes it and needs it not. Only in
+        """Bytes of stack for each thread of the threaded pool; ignored by the prefork pool. Only in
         init(). Below 256 KiB hostile nested input can crash the process. Raises RuntimeError elsewhere, ValueError
         for what the platform refuses."""
         if not self.in_init:
@@ -73,7 +91,7 @@ class Server:
         try:
             threading.stack_size(size)
             probe = threading.Thread(target=int)
-            probe.start()  # only this shows whether there is so much memory
+            probe.start()  # only a start shows whether there is enough memory
             probe.join()
         except (ValueError, OverflowError, RuntimeError) as error:
             raise ValueError(f"set_stack_size({size}): {error}; at least 32768 and a multiple of 4096") from None
@@ -82,12 +100,12 @@ class Server:
         self.stack_size = size
 
     def set_name(self, name: str) -> None:
-        """The name that syslog has from now on, and as long as this generation serves (libserver's ident); the pidfile
-        keeps that of --name. Raises ValueError for a name that is empty or has control characters."""
+        """Set the syslog ident, for as long as this generation serves (libserver's ident); the pidfile keeps the name
+        of --name. Raises ValueError for a name that is empty or has control characters."""
         if not name or not name.isprintable():
             raise ValueError(f"set_name needs a text without control characters, not {name!r}")
         self.name = name
-        self._tell(f"name {name}")
+        self._report(f"name {name}")
 
 
 def port_of(listener: Listener) -> int:

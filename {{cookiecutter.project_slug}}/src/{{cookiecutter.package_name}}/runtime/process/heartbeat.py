@@ -1,4 +1,4 @@
-"""The pulse of the server that serves: does its loop still turn?"""
+"""The heartbeat of the server that serves: a word of the scoreboard that its loop changes."""
 
 import os
 import signal
@@ -8,35 +8,35 @@ from ..ipc import scoreboard
 from ..log.records import log
 from .generation import Generation
 
-APART = 1.0  # seconds at most between two looks; if we stood still ourselves, the rest is not held against the server
+LONGEST_STEP = 1.0  # seconds counted between two looks at most: a stall of the supervisor itself does not count
 
 
 class Heartbeat:
-    """How long the current server's loop has stood still. Its beat is a word of the scoreboard that changes."""
+    """For how long the loop of the server that serves has stood still."""
 
-    NAMED = 1.0  # seconds without a beat: the log says that it stands still
-    SILENCE = 3.0  # then the service is not ready any more
-    STANDSTILL = 30.0  # then the server is replaced
+    REPORTED = 1.0  # seconds without a beat until the log says so
+    UNREADY = 3.0  # seconds until the service is not ready any more
+    REPLACED = 30.0  # seconds until the server is replaced
 
     def __init__(self) -> None:
         self.checked = time.monotonic()
         self.beat = 0  # as last seen
-        self.stalled = 0.0  # seconds for which it has not changed while we were awake
+        self.stalled = 0.0  # seconds without a change, while the supervisor was awake
 
     def check(self, generation: Generation | None) -> None:
-        """Look at it; None while nothing is expected to beat."""
+        """Look at the beat; None while no server is expected to have one."""
         now = time.monotonic()
-        awake, self.checked = min(now - self.checked, APART), now
+        awake, self.checked = min(now - self.checked, LONGEST_STEP), now
         beat = generation.board.words[scoreboard.BEAT] if generation is not None else 0
         if generation is None or beat != self.beat:
-            if self.stalled > self.NAMED:
+            if self.stalled > self.REPORTED:
                 log.info("the server's loop runs again")
             self.beat, self.stalled = beat, 0.0
             return
         before, self.stalled = self.stalled, self.stalled + awake
-        if before <= self.NAMED < self.stalled:
+        if before <= self.REPORTED < self.stalled:
             log.error("the server (pid %d) stands still: it was stopped, or a periodic function or health() does not"
                       " return", generation.pid)  # fmt: skip
-        if before <= self.STANDSTILL < self.stalled:
+        if before <= self.REPLACED < self.stalled:
             log.error("the server (pid %d) has stood still for %.0f s: replaced", generation.pid, self.stalled)
             os.kill(generation.pid, signal.SIGKILL)  # its workers finish what they have

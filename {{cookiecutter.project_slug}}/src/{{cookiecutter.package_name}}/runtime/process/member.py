@@ -23,9 +23,9 @@ class Member:
         self.slot = slot
         self.board = board
         self.born = time.monotonic()
-        self.stopped = 0.0  # since when it is stopped (SIGSTOP); 0 = it runs
-        self.leaving = False  # it counts no more: it was asked to leave, or will be as soon as its successor is ready
-        self.asked = 0.0  # when it was asked to leave
+        self.stopped = 0.0  # monotonic seconds: since when it is stopped (SIGSTOP); 0 = it runs
+        self.leaving = False  # it does not count any more: asked to leave, or as soon as its successor is ready
+        self.asked = 0.0  # monotonic seconds: when it was asked to leave; 0 = it was not
 
     def leave(self) -> None:
         """Ask it to leave when its requests are done."""

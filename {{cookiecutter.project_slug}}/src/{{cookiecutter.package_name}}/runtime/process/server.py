@@ -39,7 +39,7 @@ BEAT_INTERVAL = 0.4  # seconds between signs of life
 
 
 class ServerProcess:
-    """The server's work; `run` never returns."""
+    """The server; `run` never returns."""
 
     def __init__(
         self, service: Service, config: Config, board: Scoreboard, listeners: list[Listener], channel: socket.socket,
@@ -72,7 +72,8 @@ class ServerProcess:
         try:
             self.set_up()
             self.work()
-            status = self.leave()
+            self.leave()
+            status = OK
         except StartError as error:
             self.report(f"failed {error.status} {error.message}")
             status = error.status
@@ -88,12 +89,26 @@ class ServerProcess:
             os._exit(status)
 
     def set_up(self) -> None:
+        """Read the user's code, listen, give up root, start the first members. Raises StartError."""
+        self.enter_process()
+        self.run_init()
+        self.listen()
+        self.identity.become()
+        self.open_loop()
+        self.check_health()
+        gc.collect()
+        gc.freeze()  # workers share what is here now; a collection would copy it page by page
+        self.resize()
+
+    def enter_process(self) -> None:
         self.wakeup = signals.SignalPipe(signals.MEMBER)
         records.setup("server", self.config)
         records.channel.count_in(self.board.words, scoreboard.DROPPED)
         faulthandler.enable()
         enter(self.config)
         self.service.pool.prepare()
+
+    def run_init(self) -> None:
         self.handlers = load_handlers(self.service)
         self.server = Server(self.service, self.config, self.listeners, self.identity, self.board, self.report)
         self.server.in_init = True
@@ -105,11 +120,14 @@ class ServerProcess:
                 f"init() left threads running ({', '.join(left)}), which no worker would have after the fork;"
                 " start them in worker_init()"
             )
+
+    def listen(self) -> None:
         for listener in self.listeners:
             if not listener.listening:
                 listener.listen(self.config.backlog)
         self.report("listening")
-        self.identity.become()
+
+    def open_loop(self) -> None:
         self.parent, self.parent_writer = os.pipe()
         self.waker = Waker()
         self.pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -123,13 +141,9 @@ class ServerProcess:
             (self.channel.fileno(), self.on_command),
         ):
             self.selector.register(fd, selectors.EVENT_READ, action)
-        self.check_health()
-        gc.collect()
-        gc.freeze()  # workers share what is here now; a collection would copy it page by page
-        self.resize()
 
     def report(self, line: str) -> None:
-        """Tell the supervisor."""
+        """Send the supervisor a line."""
         try:
             self.channel.setblocking(True)
             self.channel.sendall(line.replace("\n", " ").encode() + b"\n")
@@ -161,13 +175,8 @@ class ServerProcess:
     def tick(self, now: float) -> None:
         """Once a second."""
         self.next_tick = now + TICK_INTERVAL
-        for entry in self.server.periodic:
-            if now >= entry[2]:
-                entry[2] = now + entry[1]
-                try:
-                    entry[0]()
-                except Exception:
-                    log.exception("periodic function %s failed", getattr(entry[0], "__name__", entry[0]))
+        for periodic in self.server.periodic:
+            periodic.run(now)
         self.check_health()
         self.recycling.check(now)
         self.recycling.measure(now)
@@ -177,13 +186,11 @@ class ServerProcess:
     def check_health(self) -> None:
         """health() says whether the service can do its work; the supervisor answers probes with it."""
         function = getattr(self.handlers, "health", None)
-        healthy = True
-        if function is not None:
-            try:
-                healthy = function() is not False
-            except Exception:
-                log.exception("health() failed")
-                healthy = False
+        try:
+            healthy = function is None or function() is not False
+        except Exception:
+            log.exception("health() failed")
+            healthy = False
         self.board.words[scoreboard.HEALTH] = int(healthy)
 
     def on_signal(self) -> None:
@@ -195,9 +202,8 @@ class ServerProcess:
 
     def on_wake(self) -> None:
         self.waker.clear()
-        if not (self.ready or self.stopping) and any(
-            s in (scoreboard.IDLE, scoreboard.BUSY) for s in self.board.states
-        ):
+        idle, busy, _ = self.board.tally()
+        if not (self.ready or self.stopping) and idle + busy:
             self.ready = True
             self.board.phase = Phase.RUNNING
             self.report("ready")
@@ -372,18 +378,16 @@ class ServerProcess:
         self.drain()
         self.kill_all(signal.SIGKILL)
 
-    def leave(self) -> int:
+    def leave(self) -> None:
         """exit(), for at most EXIT_TIMEOUT seconds."""
         faulthandler.dump_traceback_later(EXIT_TIMEOUT, exit=True)
         function = getattr(self.handlers, "exit", None)
-        status = OK
-        if function is not None:
-            try:
+        try:
+            if function is not None:
                 function(self.server)
-            except BaseException:
-                log.exception("exit() failed")
+        except BaseException:
+            log.exception("exit() failed")
         faulthandler.cancel_dump_traceback_later()
-        return status
 
 
 def flush() -> None:
