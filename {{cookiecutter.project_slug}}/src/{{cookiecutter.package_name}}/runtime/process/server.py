@@ -135,12 +135,9 @@ class ServerProcess:
             end.setblocking(False)
         self.selector = selectors.DefaultSelector()
         self.channel.setblocking(False)
-        for fd, action in (
-            (self.wakeup.fileno(), self.on_signal),
-            (self.waker.fileno(), self.on_wake),
-            (self.channel.fileno(), self.on_command),
-        ):
-            self.selector.register(fd, selectors.EVENT_READ, action)
+        self.selector.register(self.wakeup, selectors.EVENT_READ, self.on_signal)
+        self.selector.register(self.waker, selectors.EVENT_READ, self.on_wake)
+        self.selector.register(self.channel, selectors.EVENT_READ, self.on_command)
 
     def report(self, line: str) -> None:
         """Send the supervisor a line."""
