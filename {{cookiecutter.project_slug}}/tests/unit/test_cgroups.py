@@ -132,3 +132,13 @@ def test_no_limit_no_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert fitted().max == 25
     assert caplog.messages == []
+
+
+def test_automatic_number_of_processes(root: Path) -> None:
+    """It is decided when a generation starts, not when the configuration is read."""
+    write(root, "0::/\n", cpu_max="250000 100000")
+    config = load(SERVICE, [], {})
+    config.processes = 0  # as `--processes auto` has it
+    cgroups.fit(SERVICE, config, 20 * MIB)
+    assert config.processes == 3
+    assert fitted().processes == 1

@@ -1,5 +1,4 @@
-"""The options: one table, and the parsers of its values. `config` reads them; flags, environment, file, help and manual
-follow from it."""
+"""The options: one table and the parsers of its values. Flags, environment, file, help and manual follow from it."""
 
 import os
 import socket
@@ -106,12 +105,8 @@ def choice(*names: str) -> Callable[[str], str]:
 
 
 def processes(value: str) -> int:
-    """A number of processes, or «auto»: the CPU quota of the control group, else the processors we may use."""
-    if value != "auto":
-        return count(1, 1024)(value)
-    from ..system import cgroups  # `ctl` does not need it
-
-    return cgroups.cpus()
+    """A number of processes, or «auto»: 0, which the start of a generation replaces (system.cgroups.fit)."""
+    return 0 if value == "auto" else count(1, 1024)(value)
 
 
 START, GENERATION = "start", "generation"

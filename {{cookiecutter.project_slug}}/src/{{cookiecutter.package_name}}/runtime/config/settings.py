@@ -1,4 +1,4 @@
-"""Configuration: the values of all options (`options` has their table), and what the service itself is.
+"""Settings: the values of all options, of which `options` has the table.
 
 A value is taken from the first that has one: flag, <PACKAGE>_<OPTION> in the environment, PORT (for the port),
 file (TOML), the service's own default, the table's default. Paths are made absolute against the directory that
@@ -161,9 +161,9 @@ def load(service: Service, arguments: Sequence[str], environment: Mapping[str, s
     file = (flags.get("config") or surroundings.get("config") or [""])[-1]
     if file:
         contents, config.file = read_file(service, path(file))
+    layers = ((flags, "flag"), (surroundings, "environment"), (contents, "file"))
     for option in OPTIONS:
         key = option.key
-        layers = ((flags, "flag"), (surroundings, "environment"), (contents, "file"))
         found = next(((layer[key], source) for layer, source in layers if key in layer), None)
         if found is None:
             config.set(key, service.defaults.get(key, option.default), "default")
@@ -179,45 +179,54 @@ def load(service: Service, arguments: Sequence[str], environment: Mapping[str, s
             }
             if source == "environment" and key == "port" and service.prefix + "PORT" not in environment:
                 places[source] = "PORT"
-            status = USAGE if source == "flag" else CONFIG
-            raise StartError(f"{places[source]}: {error}, not {texts[-1]!r}", status) from None
+            raise StartError(f"{places[source]}: {error}, not {texts[-1]!r}", status_of(source)) from None
         config.set(key, tuple(values) if option.repeat else values[-1], source)
-    settle(service, config)
+    config.name = config.name or service.name
+    if "/" in config.name or config.name.startswith("."):
+        raise StartError(f"--name: needs a file name without a slash, not {config.name!r}", USAGE)
+    decide_addresses(config)
+    check_log(config)
+    decide_pool_size(config)
+    decide_paths(config)
     return config
 
 
-def settle(service: Service, config: Config) -> None:
-    """Rules that concern several options, and defaults that depend on others."""
-    name = config.name = config.name or service.name
-    if "/" in name or name.startswith("."):
-        raise StartError(f"--name: needs a file name without a slash, not {name!r}", USAGE)
-    settle_addresses(config)
-    settle_log(config)
+def status_of(*sources: str) -> int:
+    """The exit status of a mistake that was found in these sources: 2 if one of them is the command line, else 78."""
+    return USAGE if "flag" in sources else CONFIG
+
+
+def decide_pool_size(config: Config) -> None:
+    """-n and -m: the one that is given moves the default of the other. Raises StartError when they contradict."""
     if config.source["max"] == "default":
         config.max = max(config.max, config.idle)
     elif config.source["idle"] == "default":
         config.idle = min(config.idle, config.max)
     sources = (config.source["max"], config.source["idle"])
-    status = USAGE if "flag" in sources else CONFIG
     place = f"{config.config}: " if "file" in sources else ""
-    if config.max < config.idle:
-        raise StartError(f"{place}-m (max) {config.max} is below -n (idle) {config.idle}: raise -m or lower -n", status)
     limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
-    if os.geteuid() and config.max > limit != resource.RLIM_INFINITY:
-        raise StartError(f"{place}-m (max) {config.max} is above this user's limit of {limit} processes (ulimit -u)",
-                         status)  # fmt: skip
-    explicit, directory = config.pidfile, os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if config.max < config.idle:
+        problem = f"below -n (idle) {config.idle}: raise -m or lower -n"
+    elif os.geteuid() and config.max > limit != resource.RLIM_INFINITY:
+        problem = f"above this user's limit of {limit} processes (ulimit -u)"
+    else:
+        return
+    raise StartError(f"{place}-m (max) {config.max} is {problem}", status_of(*sources))
+
+
+def decide_paths(config: Config) -> None:
+    """The defaults of --pidfile and --control."""
+    directory = "" if config.pidfile else os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if not config.pidfile and not config.foreground and os.geteuid() == 0:
-        config.pidfile = f"/var/run/{name}.pid"
-    if not config.control:
-        if directory and not explicit:
-            config.control = os.path.join(directory, name + ".ctl")
-        elif config.pidfile:
-            config.control = os.path.splitext(config.pidfile)[0] + ".ctl"
+        config.pidfile = f"/var/run/{config.name}.pid"
+    if not config.control and directory:
+        config.control = os.path.join(directory, config.name + ".ctl")
+    elif not config.control and config.pidfile:
+        config.control = os.path.splitext(config.pidfile)[0] + ".ctl"
 
 
-def settle_addresses(config: Config) -> None:
-    """--bind, --listen-unix and --port/--interface exclude each other; a flag beats what lies below it."""
+def decide_addresses(config: Config) -> None:
+    """--bind, --listen-unix and --port/--interface exclude each other; the strongest source decides."""
     rank = {"flag": 3, "environment": 2, "file": 1, "default": 0}
     forms = {
         "bind": rank[config.source["bind"]],
@@ -228,8 +237,8 @@ def settle_addresses(config: Config) -> None:
     given = [form for form, height in forms.items() if height == best and height > 0]
     if len(given) > 1:
         names = {"bind": "--bind", "listen_unix": "-l (--listen-unix)", "port": "-p or -i (--port, --interface)"}
-        status = USAGE if best == rank["flag"] else CONFIG
-        raise StartError(f"{names[given[0]]} excludes {names[given[1]]}: give one of them", status)
+        source = next(source for source, height in rank.items() if height == best)
+        raise StartError(f"{names[given[0]]} excludes {names[given[1]]}: give one of them", status_of(source))
     form = given[0] if given else "port"
     if form == "listen_unix":
         config.bind = ("unix:" + config.listen_unix,)
@@ -239,15 +248,16 @@ def settle_addresses(config: Config) -> None:
         config.listen_unix = ""
 
 
-def settle_log(config: Config) -> None:
-    """--log-prefix and --log-keep are about the file of --log-file; a prefix would make JSON something else."""
+def check_log(config: Config) -> None:
+    """--log-prefix and --log-keep need --log-file; a prefix would make lines of JSON invalid. Raises StartError."""
+    source = config.source
     for key in ("log_prefix", "log_keep"):
         if getattr(config, key) and not config.log_file:
-            status = USAGE if config.source[key] == "flag" else CONFIG
-            raise StartError(f"--{key.replace('_', '-')} needs --log-file: it is about that file", status)
+            problem = f"--{key.replace('_', '-')} needs --log-file: it is about that file"
+            raise StartError(problem, status_of(source[key]))
     if config.log_prefix and config.log_format == "json":
-        status = USAGE if "flag" in (config.source["log_prefix"], config.source["log_format"]) else CONFIG
-        raise StartError("--log-prefix excludes --log-format json, whose lines have the time: give one of them", status)
+        problem = "--log-prefix excludes --log-format json, whose lines have the time: give one of them"
+        raise StartError(problem, status_of(source["log_prefix"], source["log_format"]))
 
 
 def changed(old: Config, new: Config) -> list[str]:

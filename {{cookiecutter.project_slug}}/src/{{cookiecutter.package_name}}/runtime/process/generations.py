@@ -76,7 +76,7 @@ class Generations:
     def refuse(self, generations: Iterable[Generation], listeners: list[Listener]) -> None:
         """Refuse new clients at these listeners, which end with these generations. Handshakes in progress complete,
         then the generations drain."""
-        can_refuse = [listener.turn_away() for listener in listeners]
+        can_refuse = [listener.refuse() for listener in listeners]
         now, delay = time.monotonic(), sockets.HANDSHAKE if any(can_refuse) else 0.0
         if not [one for one in generations if one.life.on(Event.REFUSE, now, delay)]:
             self.close(listeners)

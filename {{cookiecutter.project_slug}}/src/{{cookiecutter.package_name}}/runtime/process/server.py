@@ -26,7 +26,7 @@ from ..ipc.waker import Waker
 from ..log import records
 from ..log.records import log
 from ..system.daemonize import enter
-from ..system.listeners import Listener
+from ..system.listeners import Listener, State
 from ..system.privileges import Identity
 from . import pool_size
 from .handlers_module import Server, call, described, load_handlers
@@ -123,7 +123,7 @@ class ServerProcess:
 
     def listen(self) -> None:
         for listener in self.listeners:
-            if not listener.listening:
+            if listener.state is State.BOUND:
                 listener.listen(self.config.backlog)
         self.report("listening")
 

@@ -22,7 +22,7 @@ from ..log.records import log
 from ..system import cgroups
 from ..system.code_watcher import CodeWatcher
 from ..system.launcher import ReadyPipe
-from ..system.listeners import Listener, remove
+from ..system.listeners import Listener, State, remove
 from ..system.pidfile import Pidfile
 from ..system.privileges import Identity
 from ..system.sd_notify import SdNotify
@@ -130,7 +130,7 @@ class Supervisor:
         """Until everything has stopped."""
         while self.generations.alive or not self.life.is_stopping:
             now = time.monotonic()
-            due = min(now + TICK, self.restart_at, self.life.deadline, self.notify.due, self.relay.due,
+            due = min(now + TICK, self.restart_at, self.life.deadline, self.notify.next_watchdog, self.relay.due,
                       self.generations.deadline)  # fmt: skip
             for key, _ in self.selector.select(max(0.0, due - now)):
                 key.data()
@@ -211,9 +211,8 @@ class Supervisor:
         if not generation.life.on(Event.LISTEN, time.monotonic()):
             return  # it is ending already
         for listener in generation.listeners:
-            if not listener.listening or generation.number == 1:
+            if listener.change(State.LISTENING) or generation.number == 1:
                 log.info("listening on %s", listener.shown(self.service.protocol.NAME))
-            listener.listening = True
 
     def on_ready(self, generation: Generation) -> None:
         """The first worker of a generation can work: this event is readiness, for all that ask for it."""

@@ -1,4 +1,4 @@
-"""Endpoints groups: how much CPU time and memory the service may use, and how much memory it uses.
+"""Control groups: how much CPU time and memory the service may use, and how much memory it uses.
 
 Source: cgroups(7); of version 2 the kernel's cgroup-v2.rst (cpu.max, memory.max, memory.current), of version 1 its
 sched-bwc.rst (cpu.cfs_*) and memory.rst (memory.*_in_bytes). A container sees its own group at the root of the mount, a
@@ -9,14 +9,10 @@ Where there are no control groups nothing is limited.
 import math
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ..config.service import Service
+from ..config.settings import Config
 from ..log.records import log
-
-if TYPE_CHECKING:
-    from ..config.service import Service
-    from ..config.settings import Config
-
 
 ROOT = "/"  # a test has another one
 NO_LIMIT = 2**60  # version 1 says «none» as the largest multiple of a page
@@ -66,8 +62,8 @@ def cpus() -> int:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of the tightest memory limit, and bytes that its group uses and the kernel cannot simply drop (files that
-    nobody has read lately do not count); (0, 0) without a limit."""
+    """Bytes of the tightest memory limit, and bytes that its group uses without the pages of files that the kernel can
+    drop (inactive_file); (0, 0) without a limit."""
     tightest, place = NO_LIMIT, ""
     for directory in groups("memory"):
         text = (read(directory, "memory.max") or read(directory, "memory.limit_in_bytes")).strip()
@@ -77,15 +73,15 @@ def memory() -> tuple[int, int]:
     if not used.isdigit():
         return (tightest, 0) if place else (0, 0)
     facts = dict(line.split(" ", 1) for line in read(place, "memory.stat").splitlines() if " " in line)
-    idle = facts.get(
-        "total_inactive_file", facts.get("inactive_file", "0")
-    )  # version 1 has both: with, without children
+    # Version 1 has both: with and without the groups below.
+    idle = facts.get("total_inactive_file", facts.get("inactive_file", "0"))
     return tightest, max(0, int(used) - int(idle))
 
 
-def fit(service: "Service", config: "Config", resident: int) -> None:
-    """Lower --max to the workers that the memory limit has room for, beside the `resident` bytes of the service itself,
-    and say in one line which limits there are."""
+def fit(service: Service, config: Config, resident: int) -> None:
+    """Decide --processes auto, and lower --max to the workers that the memory limit has room for, beside the `resident`
+    bytes of the service itself. One line of the log names the limits."""
+    config.processes = config.processes or cpus()
     limit, quota = memory()[0], cpu_quota()
     said = [f"{quota:g} CPUs"] if quota < math.inf else []
     lowered = False

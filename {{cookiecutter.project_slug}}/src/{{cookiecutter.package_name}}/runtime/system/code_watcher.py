@@ -1,5 +1,5 @@
-"""For development: has the user's code changed? It looks at the files, because events of the kernel do not pass the
-mounts of a virtual machine, as Docker Desktop has them."""
+"""The code watcher of --reload, for development. It looks at the files, because the events of inotify(7) do not pass
+the mounts of a virtual machine, as Docker Desktop has them."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""Becoming a daemon: the startup process, detaching, the pidfile, and giving up root."""
+"""Becoming a daemon: the double fork, inherited descriptors, the limit of open files, the root directory."""
 
 import os
 import resource
@@ -10,14 +10,14 @@ from ..config.settings import Config
 from ..log.records import log
 from .launcher import ReadyPipe, wait_for_verdict
 
-MOST = 65536  # descriptors looked at
+MOST = 65536  # descriptors that are tried where they cannot be listed
 
 
 def detach(timeout: float, name: str) -> ReadyPipe:
     """Fork twice, leave the session, and return in the new supervisor. The startup process never returns.
 
-    `timeout` (seconds, 0 = none) is the supervisor's own limit for its start; the startup process waits a little
-    longer, so that the supervisor's message wins unless it stands still. See daemon(7) and the Unix FAQ, 1.7.
+    `timeout` (seconds, 0 = none) is the supervisor's own limit for its start. The startup process waits 5 s longer, so
+    that the message of a supervisor that still runs comes first. See daemon(7) and the Unix FAQ, 1.7.
     """
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -38,8 +38,8 @@ def detach(timeout: float, name: str) -> ReadyPipe:
 
 
 def close_inherited(keep: Collection[int]) -> None:
-    """Close descriptors that the starter left open (3 and above), except `keep`: it was an accident, and they would
-    hold its files, pipes and locks. What this process has opened itself is not inheritable (PEP 446), so it stays."""
+    """Close descriptors that the starter left open by accident (3 and above), except `keep`: they would hold its files,
+    pipes and locks. What this process has opened itself is not inheritable (PEP 446), so it stays."""
     for descriptor in open_descriptors():
         try:
             if descriptor > 2 and descriptor not in keep and os.get_inheritable(descriptor):
@@ -49,7 +49,7 @@ def close_inherited(keep: Collection[int]) -> None:
 
 
 def open_descriptors() -> Iterable[int]:
-    """Those of this process, and perhaps some that are not open. Where nobody lists them, all that can be: 10 ms."""
+    """The descriptors of this process; without a /proc all numbers that can be open, which takes 10 ms."""
     try:
         return [int(name) for name in os.listdir("/proc/self/fd")]  # proc(5), of Linux
     except OSError:
@@ -57,7 +57,8 @@ def open_descriptors() -> Iterable[int]:
 
 
 def raise_limit() -> None:
-    """As many descriptors as we may have: a connection is one, and the usual soft limit of 1024 is for select(2)."""
+    """Raise the soft limit of open files to the hard one: a connection is a descriptor, and the usual soft limit of
+    1024 is for select(2)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:

@@ -1,4 +1,4 @@
-"""The launcher: the process that the shell waits for, and the ready pipe that tells it the verdict."""
+"""The launcher: the process that the shell waits for, and the ready pipe that brings it messages and the verdict."""
 
 import os
 import select
@@ -10,7 +10,7 @@ from ..config.errors import SOFTWARE
 
 
 class ReadyPipe:
-    """What the startup process waits on: messages for the terminal, then one verdict (an exit status)."""
+    """The supervisor's end of the pipe: messages for the terminal, then one verdict (an exit status)."""
 
     def __init__(self, writer: int) -> None:
         self.writer = writer
@@ -20,7 +20,7 @@ class ReadyPipe:
         self.write(b"m" + text.replace("\n", "\0").encode("utf-8", "backslashreplace") + b"\n")
 
     def verdict(self, status: int) -> None:
-        """Send the startup process home. Later calls do nothing."""
+        """Report the exit status and release the launcher. Later calls do nothing."""
         if self.writer >= 0:
             self.write(b"v%d\n" % status)
             self.close()
@@ -30,7 +30,7 @@ class ReadyPipe:
             return
         try:
             os.write(self.writer, data)
-        except OSError:  # the startup process was killed: the service goes on without it
+        except OSError:  # the launcher was killed: the service goes on without it
             self.close()
 
     def close(self) -> None:
@@ -40,14 +40,15 @@ class ReadyPipe:
 
 
 def wait_for_verdict(reader: int, timeout: float | None, name: str) -> NoReturn:
-    """The startup process: relay messages until the verdict, then exit with it."""
+    """In the launcher: print messages until the verdict, then exit with it. After `timeout` seconds of silence (None:
+    no limit) or at end-of-file without a verdict, exit with 70."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    poller = select.poll()
-    poller.register(reader, select.POLLIN)
+    selector = select.poll()
+    selector.register(reader, select.POLLIN)
     rest = b""
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not poller.poll(None if left is None else left * 1000):
+        if not selector.poll(None if left is None else left * 1000):
             print(f"{name}: not ready and silent after {timeout:g} s; it may still be starting", file=sys.stderr)
             os._exit(SOFTWARE)
         data = os.read(reader, 65536)

@@ -1,5 +1,11 @@
-"""Listening sockets: parse an address, bind it, listen, and clean up after UNIX-domain ones."""
+"""Listening sockets: a listener's life, and how an address is bound.
 
+The supervisor binds, and keeps what it has bound through all reloads. The first generation's server listens once
+init() has returned. A listener refuses new connections before it is closed: to close it resets handshakes in progress
+and whatever entered its accept queue after the last accept, though those clients believe they are connected.
+"""
+
+import enum
 import errno
 import os
 import socket
@@ -11,15 +17,32 @@ from typing import Any
 from ..config.errors import NOPERM, UNAVAILABLE, USAGE, StartError
 
 EVERYWHERE = {"::", "0.0.0.0"}
-HANDSHAKE = 0.05  # seconds that handshakes under way get to end: more than a round trip within a region
+HANDSHAKE = 0.05  # seconds for handshakes in progress to complete: more than a round trip within a region
 
-# Linux: bind to an interface by number (socket(7) knows it by name). The socket module has no name for it before 3.13.
+# Linux 5.7: bind to an interface by number (socket(7) does it by name). The socket module has the name since 3.13.
 SO_BINDTOIFINDEX = 62
 NO_INTERFACE = 0x7FFFFFFF
 
 
+class State(enum.Enum):
+    BOUND = enum.auto()  # has its address, but no connection reaches it
+    LISTENING = enum.auto()
+    REFUSING = enum.auto()  # handshakes in progress complete, new ones are refused
+    CLOSED = enum.auto()
+
+
+# What the supervisor and a server may do with a listener. A call that is not in the table changes nothing.
+TRANSITIONS = {
+    State.BOUND: {State.LISTENING, State.REFUSING, State.CLOSED},
+    State.LISTENING: {State.REFUSING, State.CLOSED},
+    State.REFUSING: {State.CLOSED},
+    State.CLOSED: set[State](),
+}
+
+
 class Listener:
-    """One bound socket. The supervisor binds it; the first generation's server makes it listen."""
+    """One bound socket. The supervisor and each process that it forks have a state of it: a server reports that it
+    listens, and the supervisor follows."""
 
     def __init__(self, address: str, sock: socket.socket, path: str = "", inherited: bool = False) -> None:
         self.address = address  # as configured: tells whether a reload changed it
@@ -27,35 +50,38 @@ class Listener:
         self.path = path
         self.temporary = ""  # where a UNIX socket is bound until it listens
         self.inode = 0
-        self.inherited = inherited  # it is its starter's
-        self.listening = False
+        self.inherited = inherited  # opened by the starter, which may use it again
+        self.state = State.BOUND
+
+    def change(self, state: State) -> bool:
+        """Enter a state; False when the table has no such transition."""
+        if state not in TRANSITIONS[self.state]:
+            return False
+        self.state = state
+        return True
 
     def listen(self, backlog: int) -> None:
         """Raises StartError (69): with SO_REUSEADDR, a taken port can show only here."""
         try:
             self.socket.listen(backlog)
-        except OSError as error:
+            if self.temporary:
+                os.rename(self.temporary, self.path)  # clients find it from now on, and it answers
+        except OSError as error:  # such as: a stop has removed the file meanwhile
             raise refused(self.address, error) from None
-        if self.temporary:
-            try:
-                os.rename(self.temporary, self.path)  # from now on clients find it, and it answers
-            except OSError as error:  # such as: a stop has removed it meanwhile
-                raise refused(self.address, error) from None
-        self.listening = True
+        self.change(State.LISTENING)
 
     def shown(self, scheme: str) -> str:
-        """How people write it: http://127.0.0.1:1966 or unix:/run/x.sock."""
+        """Its URL: http://127.0.0.1:1966 or unix:/run/x.sock."""
         if self.socket.family == socket.AF_UNIX:
             return "unix:" + (self.path or os.fsdecode(self.socket.getsockname()))
         host, port = self.socket.getsockname()[:2]
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
-    def turn_away(self) -> bool:
-        """Before its end: refuse who comes from now on, while those who are at the door come into the queue and out of
-        it as ever. To close it resets what has come since the last look into the queue, and handshakes under way:
-        clients that believe to be connected. False where that cannot be helped: Linux alone can, since 5.7, by binding
-        the socket to an interface from which nothing comes. A starter's socket is for somebody else to use, later."""
-        if self.inherited:
+    def refuse(self) -> bool:
+        """Refuse new connections, while handshakes in progress complete and are accepted. False where that is
+        impossible: Linux alone can, by binding the socket to an interface that does not exist. A UNIX socket loses
+        its name. A starter's socket is left alone: it may serve again."""
+        if self.inherited or not self.change(State.REFUSING):
             return False
         if self.path:
             self.unlink()
@@ -64,18 +90,19 @@ class Listener:
             return False
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, NO_INTERFACE)
-        except OSError:  # older, or no Linux but something that passes for it: as elsewhere
+        except OSError:  # an older Linux, or a system that only imitates it
             return False
         return True
 
     def remove(self) -> None:
-        """Close it; unlink its file."""
-        self.unlink()
-        self.socket.close()
+        """Close it; unlink its file. Later calls do nothing."""
+        if self.change(State.CLOSED):
+            self.unlink()
+            self.socket.close()
 
     def unlink(self) -> None:
-        """Remove the socket file if it is still the one that we made. Once, and before the socket is closed: from then
-        on, another file may get its number."""
+        """Remove the socket file if it is still the one that we made. Once, and before the socket is closed: later,
+        another file may have its inode."""
         inode, self.inode = self.inode, 0
         try:
             for path in filter(None, (self.path, self.temporary)):
@@ -105,8 +132,8 @@ def refused(address: str, error: OSError) -> StartError:
 
 
 def explained(error: StartError, address: str, ours: Sequence[Listener]) -> StartError:
-    """The same, but when it is one of our own listeners that is in the way of a new address: a reload binds the new
-    ones before it closes the old ones, so it cannot exchange :1966 for 127.0.0.1:1966."""
+    """A better message where one of `ours` has the address: a reload binds new addresses before it closes old ones, so
+    it cannot exchange :1966 for 127.0.0.1:1966."""
     host, _, port = address.rpartition(":")
     if "address in use" not in error.message or host.startswith("unix"):
         return error
@@ -116,11 +143,8 @@ def explained(error: StartError, address: str, ours: Sequence[Listener]) -> Star
         if listener.address == address:
             return StartError(f"{address}: this service is just closing it; try again in a moment", UNAVAILABLE)
         where = listener.socket.getsockname()
-        if (
-            isinstance(where, tuple)
-            and str(where[1]) == port
-            and (hosts & EVERYWHERE or where[0] in hosts | EVERYWHERE)
-        ):
+        same_port = isinstance(where, tuple) and str(where[1]) == port
+        if same_port and (hosts & EVERYWHERE or where[0] in hosts | EVERYWHERE):
             return StartError(
                 f"{address}: overlaps {listener.address}, where this service itself listens until the new generation"
                 " is ready: restart it, a reload cannot exchange the two",
@@ -176,7 +200,7 @@ def bind_inet(address: str, family: int, where: tuple[object, ...], only_v6: boo
     try:
         # A restart must not wait for connections of the last life in TIME_WAIT (tcp(7), Unix socket FAQ 4.5), which
         # inherit the option. For «any free port» it is set after the bind: with it, the kernel would also give out a
-        # port that somebody else has bound with it and does not listen on yet.
+        # port that another program has bound with it and does not listen on yet.
         if where[1]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # inherited by accepted sockets
@@ -196,7 +220,7 @@ def bind_inet(address: str, family: int, where: tuple[object, ...], only_v6: boo
 
 
 def bind_unix(address: str, uid: int, gid: int) -> Listener:
-    """Bound under a temporary name with owner and mode 0770, renamed when it listens: it never refuses."""
+    """Bound under a temporary name with owner and mode 0770, and renamed when it listens: its name never refuses."""
     path = address[5:]
     try:
         mode = os.lstat(path).st_mode
@@ -230,7 +254,8 @@ def bind_unix(address: str, uid: int, gid: int) -> Listener:
 
 
 def peer_of(address: Any) -> Any:
-    """(host, port); an IPv4 client of a socket for both families is shown as such."""
+    """(host, port) of a client, "" for one of a UNIX socket. An IPv4 client of a socket for both families has its IPv4
+    address."""
     if not isinstance(address, tuple):
         return ""
     host = address[0]
@@ -238,14 +263,14 @@ def peer_of(address: Any) -> Any:
 
 
 def answers(path: str) -> bool:
-    """Does a live service listen on this UNIX socket?"""
+    """True if a live service listens on this UNIX socket."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except OSError:  # EAGAIN: its queue is full; EACCES: not ours to judge. Alive, in doubt
+        except OSError:  # EAGAIN: its queue is full; EACCES: it cannot be tried. In doubt it is alive
             return True
         return True
 
@@ -264,5 +289,5 @@ def inherit(descriptor: int, address: str) -> Listener:
     if sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener = Listener(address, sock, inherited=True)
-    listener.listening = bool(listening)
+    listener.state = State.LISTENING if listening else State.BOUND
     return listener

@@ -10,8 +10,8 @@ from ..config.errors import NOPERM, UNAVAILABLE, StartError
 class Pidfile:
     """A file with the supervisor's pid, locked for life.
 
-    The lock (fcntl.lockf, which a fork does not inherit, so it is taken after detaching) and not the file's
-    existence says whether the owner lives: a stale file is simply taken over.
+    The lock says whether the owner lives, not the existence of the file: a stale file is taken over. A fork does not
+    inherit the lock (fcntl.lockf), so it is taken after detaching.
     """
 
     def __init__(self, path: str) -> None:
@@ -50,12 +50,12 @@ class Pidfile:
             ) from None
 
     def remove(self) -> None:
-        """Unlink it if it is still ours, then let go of the lock."""
+        """Unlink the file if it is still ours, then release the lock."""
         try:
             if os.stat(self.path).st_ino == self.inode:
                 os.unlink(self.path)
         except FileNotFoundError:
-            self.inode = 0  # somebody removed it before us
+            self.inode = 0  # it was removed already
         except PermissionError:
             os.ftruncate(self.descriptor, 0)  # the directory is not ours to change: an empty file is stale
         os.close(self.descriptor)

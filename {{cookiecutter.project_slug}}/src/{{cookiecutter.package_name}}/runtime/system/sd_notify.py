@@ -1,4 +1,4 @@
-"""sd_notify(3): tell systemd what state the service is in. Does nothing when nobody listens."""
+"""sd_notify(3): tell systemd what state the service is in. Does nothing without NOTIFY_SOCKET."""
 
 import os
 import socket
@@ -24,21 +24,21 @@ class SdNotify:
         mine = interval.isdigit() and pid == str(os.getpid())
         # Half the interval, as sd_watchdog_enabled(3) recommends; 0 = no watchdog.
         self.watchdog = int(interval) / 2e6 if mine and self.address else 0.0
-        self.due = time.monotonic() if self.watchdog else float("inf")  # of the next WATCHDOG=1
-        self.extended = 0.0
-        self.looked = 0.0
+        self.next_watchdog = time.monotonic() if self.watchdog else float("inf")  # deadline of the next WATCHDOG=1
+        self.extended = 0.0  # when EXTEND_TIMEOUT_USEC was sent last
+        self.looked = 0.0  # when the status was asked for last
         self.status = ""  # as last sent
         self.unsent: list[bytes] = []
 
     def beat(self, now: float, waiting: bool, status: Callable[[], str]) -> None:
-        """The caller's loop runs. While it starts, reloads or drains (`waiting`), which has limits of its own, it asks
-        for more time than TimeoutStartSec and TimeoutStopSec may leave. `status` makes the line that `systemctl
-        status` shows: asked for once a second, and sent when it has changed."""
+        """Called at each turn of the supervisor's loop. A start, a reload and a drain (`waiting`) have limits of their
+        own, so they ask for more time than TimeoutStartSec and TimeoutStopSec may leave. `status` makes the line that
+        `systemctl status` shows: asked for once a second, and sent when it has changed."""
         if self.socket is None:
             return
         self.flush()
-        if now >= self.due:
-            self.due = now + self.watchdog
+        if now >= self.next_watchdog:
+            self.next_watchdog = now + self.watchdog
             self.send("WATCHDOG=1")
         if waiting and now - self.extended >= 1.0:
             self.extended = now
@@ -62,7 +62,7 @@ class SdNotify:
                 self.socket.sendto(self.unsent[0], self.address)
             except BlockingIOError:
                 return
-            except OSError:  # gone or refused: there is nobody to tell
+            except OSError:  # the manager has ended, or refuses
                 self.unsent.clear()
                 return
             del self.unsent[0]

@@ -11,7 +11,7 @@ from ..log.records import log
 
 def activated(environment: MutableMapping[str, str]) -> dict[str, str]:
     """The sockets fd:3, fd:4 … of LISTEN_FDS for this process, each with its name in LISTEN_FDNAMES or ""
-    (sd_listen_fds(3)); taken out of the environment, for they are nobody else's."""
+    (sd_listen_fds(3)); taken out of the environment, because they are for this process alone."""
     number, pid, names = (environment.pop("LISTEN_" + part, "") for part in ("FDS", "PID", "FDNAMES"))
     if not number.isdigit() or pid != str(os.getpid()):  # meant for another process
         return {}
