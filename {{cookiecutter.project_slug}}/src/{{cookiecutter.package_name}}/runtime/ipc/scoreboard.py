@@ -50,8 +50,6 @@ class Phase(IntEnum):
     REPLACED = 3  # it ends, and its successor takes over the accept queue
 
 
-BEGIN, RUN, DRAIN, REPLACED = Phase  # until all modules read `board.phase`
-
 NO_CAPACITY = 2**32  # LOAD of a free slot or of a worker that is stuck: it takes no connections, so none wait for it
 
 
