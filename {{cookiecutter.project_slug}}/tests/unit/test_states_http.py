@@ -209,6 +209,7 @@ def test_a_generator_whose_pieces_come_from_another_thread(peer: Peer) -> None:
         connection.state = HANDLING
 
     peer.server.next_piece = later
+    peer.loop.now += 60  # a busy machine does not end the turn
     peer.result = Response(iter([b"a"]))
     assert peer.say(GET) == State.HANDLING
     assert peer.connection.runs_user_code

@@ -3,18 +3,16 @@
 import socket
 import struct
 from time import monotonic
-from typing import Any
 
 from ..http1.chunked import Chunked
 from ..http1.parser import CHUNKED, Head, ProtocolError, parse_head
 from ..http1.states import ABANDONED, BODY, HANDLING, HEAD, LINGER, SENDING
 from ..ipc.scoreboard import Phase
-from ..loop.interfaces import FOREVER, PARCEL_MOST, Loop
+from ..loop.interfaces import FOREVER, PARCEL_MOST
 from ..loop.selector import READ, WRITE
 from .bodies import RATE, RECEIVE, Body, Stream, unsent
 from .messages import CLOSE, HTTPError, error_page, head_of
 from .response_writer import LINGERING, TURN, ResponseWriter
-from .server_state import ServerState
 
 BUFFERED = 65536  # a body up to this size is complete before its handler starts
 DISCARD = 2**26  # bytes that a client may go on sending in LINGER
@@ -27,14 +25,7 @@ PARCEL = struct.Struct("!Id?")
 class Connection(ResponseWriter):
     """The receiving half, and the life of the whole."""
 
-    __slots__ = ("decoder", "head", "need", "seen")
-
-    def __init__(self, server: ServerState, loop: Loop, sock: socket.socket, peer: Any) -> None:
-        super().__init__(server, loop, sock, peer)
-        self.seen = 0  # how much of the buffer the parser has seen
-        self.head: Head | None = None  # in BODY
-        self.need = 0  # offset in the buffer at which the request ends
-        self.decoder: Chunked | None = None
+    __slots__ = ()
 
     # ---- what the loop knows -----------------------------------------------------------------------------------
 

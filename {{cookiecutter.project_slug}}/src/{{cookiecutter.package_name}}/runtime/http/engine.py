@@ -73,15 +73,13 @@ class Engine:
         self.literal = self.router.literal
         self.tick, self.publish = self.server.clock.tick, self.server.publish
         self.loop = EventLoop(context, slot, self)
+        self.connect = partial(Connection, self.server, self.loop)
         self.leadership = self.loop.leadership
         self.loop.add(Wakeup(wakeup.fileno(), self.on_signal))
         self.runner: Runner
         self.measure: Callable[[Route, float], None] | None
 
     # ---- what the loop asks for --------------------------------------------------------------------------------
-
-    def connect(self, sock: socket.socket, peer: Any) -> Connection:
-        return Connection(self.server, self.loop, sock, peer)
 
     def adopt(self, sock: socket.socket, peer: Any, parcel: bytes) -> Connection:
         connection = Connection(self.server, self.loop, sock, peer)

@@ -14,7 +14,7 @@ from ..ipc.scoreboard import CONNECTIONS, HANDED_OVER, LOAD, NO_CAPACITY, Phase
 from ..process.member import Context
 from .acceptor import Intake
 from .interfaces import Engine, Mode, Pollable, Registration, Source
-from .leadership import Leadership
+from .leadership import Leadership, State
 from .selector import READ, multiplexer
 
 SWEEP = 0.25  # seconds between looks at the deadlines
@@ -102,7 +102,8 @@ class EventLoop:
     def publish(self) -> None:
         """Tell siblings how loaded this worker is."""
         self.words[self.base + CONNECTIONS] = self.count
-        has_none = self.mode or self.intake.short_since or self.leadership.is_stood_in
+        leader = self.leadership.leader
+        has_none = self.mode or self.intake.short_since or (leader is not None and leader.state is State.STOOD_IN)
         self.words[self.base + LOAD] = NO_CAPACITY if has_none else self.count
 
     # ---- the loop ----------------------------------------------------------------------------------------------
