@@ -45,7 +45,8 @@ class ResponseWriter:
 
     __slots__ = (
         "began", "buffer", "close_after", "deadline", "decoder", "entry", "fd", "head", "is_last", "left", "loop",
-        "mask", "moved", "need", "out", "peer", "queued", "seen", "served", "server", "sock", "source", "state", "trace",
+        "mask", "moved", "need", "out", "peer", "queued", "seen", "served", "server", "sock", "source", "state",
+        "trace",
     )  # fmt: skip
 
     def __init__(self, server: ServerState, loop: Loop, sock: socket.socket, peer: Any) -> None:
