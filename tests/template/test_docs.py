@@ -164,6 +164,16 @@ def test_architecture_names_every_module() -> None:
     assert words <= {name for pair in modules for name in pair} | {"ctl"}
 
 
+@pytest.mark.parametrize(("pool", "protocol"), [("prefork", "http"), ("threaded", "http"), ("threaded", "line")])
+def test_pages_of_a_project_name_its_modules(template: Path, tmp_path: Path, pool: str, protocol: str) -> None:
+    project = bake(template, tmp_path, pool=pool, protocol=protocol)
+    (runtime,) = project.glob("src/*/runtime")
+    for page in ("architecture.md", "debugging.md"):
+        text = (project / "docs" / page).read_text()
+        named = re.findall(r"`((?:[a-z0-9_]+/)?[a-z0-9_]+\.py)`", text)
+        assert [name for name in named if name != "handlers.py" and not (runtime / name).is_file()] == [], page
+
+
 @pytest.fixture
 def quoting(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(REPOSITORY / "ci/bench"))
