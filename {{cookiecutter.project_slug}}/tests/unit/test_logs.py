@@ -1,11 +1,21 @@
-"""What the reader of everybody's log makes of frames, and which files a pattern of --log-file may have named."""
+"""Frames of the log, and which files a pattern of --log-file may have named."""
 
 import os
 from pathlib import Path
 
-from {{ cookiecutter.package_name }}.runtime.log.file_writer import extent, files_of
-from {{ cookiecutter.package_name }}.runtime.log.pipe_reader import UNFINISHED, split
-from {{ cookiecutter.package_name }}.runtime.log.records import ACCESS, GOES_ON, HEADER, MORE, RECORD
+from {{ cookiecutter.package_name }}.runtime.log.file_writer import files_of
+from {{ cookiecutter.package_name }}.runtime.log.frames import (
+    ACCESS,
+    GOES_ON,
+    HEADER,
+    MORE,
+    RECORD,
+    ROOM,
+    UNFINISHED,
+    encode,
+    extent,
+    split,
+)
 
 
 def frame(pid: int, data: bytes, flags: int = 0, stream: int = RECORD, severity: int = 6) -> bytes:
@@ -22,6 +32,14 @@ def test_records_in_pieces_are_joined_by_sender() -> None:
     assert split(first + second) == ([], first + second), "they wait for the rest"
     data = first + second + frame(1, b"b", GOES_ON | MORE) + frame(2, b"y", GOES_ON) + frame(1, b"c", GOES_ON)
     assert [one[2:] for one in split(data)[0]] == [(2, b"xy"), (1, b"abc")]
+
+
+def test_what_is_encoded_is_split() -> None:
+    for size in (0, 1, ROOM - 1, ROOM, ROOM + 1, 3 * ROOM + 7):
+        data = os.urandom(size)
+        frames = list(encode(7, RECORD, 3, data))
+        assert all(len(one) <= ROOM + HEADER.size for one in frames) and len(frames) == max(1, -(-size // ROOM))
+        assert split(b"".join(frames)) == ([(RECORD, 3, 7, data)], b"")
 
 
 def test_wherever_a_read_ends() -> None:

@@ -97,7 +97,7 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     if config.log_file:
         file_writer.check(config)
     ready = None if config.foreground else detach(config.start_timeout, config.name)
-    relay = PipeReader(config, ready)
+    relay = PipeReader(config, ready.say if ready is not None else None)
     relay.begin()
     directory = os.getcwd()  # relative paths mean the same at each reload
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from ..http1.parser import Head
 from ..log import records
 from ..log.access_format import address_of, date
-from ..log.records import ACCESS, INFO, channel
+from ..log.frames import ACCESS, ROOM
+from ..log.records import INFO, channel
 from .messages import Clock
 from .trace_context import Trace
 
@@ -70,7 +71,7 @@ class AccessLog:
         size = 0
         for line in lines:
             size += len(line)
-            if size > records.ROOM:
+            if size > ROOM:
                 channel.send(ACCESS, INFO, "".join(pieces).encode())
                 pieces.clear()
                 size = len(line)

@@ -1,4 +1,4 @@
-"""A descriptor that lines of the log are written to, without blocking: stdout, stderr."""
+"""An outlet of the log: stdout or stderr, written to without blocking."""
 
 import os
 import select
@@ -11,12 +11,12 @@ from . import records
 from .records import channel
 
 HELD = 2**20  # bytes that wait for a slow reader, or for the logger process, before lines are dropped
-PARTING = 1.0  # seconds for the last lines
+FINISH_TIMEOUT = 1.0  # seconds for the last lines
 
 
 class Outlet:
-    """A descriptor that others may write to as well, so it has to stay as it is (no O_NONBLOCK). What its reader does
-    not take yet waits, and above HELD bytes is dropped and counted."""
+    """A descriptor that other programs may share, so its flags stay as they are (no O_NONBLOCK). What its reader does
+    not take yet waits here; above HELD bytes it is dropped and counted."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -32,7 +32,7 @@ class Outlet:
         self.poller.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes, lines: int) -> None:
-        """So many whole lines."""
+        """Write whole lines, so many by the count of dropped ones."""
         if self.size + len(data) > HELD:
             channel.dropped(lines)
             return
@@ -42,7 +42,7 @@ class Outlet:
             self.flush()
 
     def flush(self) -> None:
-        """Write what the reader takes; the rest when it takes more."""
+        """Write what the reader takes now; the selector calls again when it takes more."""
         try:
             while self.pending and self.poller.poll(0):
                 data = self.pending[0]
@@ -52,7 +52,7 @@ class Outlet:
                     self.pending[0] = data[done:]
                 else:
                     self.pending.popleft()
-        except OSError:  # nobody reads, or the disk is full: a log is no reason to stop
+        except OSError:  # no reader, or the disk is full: a log is no reason to stop
             channel.dropped(len(self.pending))
             self.pending.clear()
             self.size = 0
@@ -68,11 +68,11 @@ class Outlet:
                 self.selector.unregister(self.descriptor)
             self.watched = wanted
         except (OSError, ValueError, KeyError):
-            return  # it cannot be polled: the supervisor's tick tries again
+            return  # it cannot be polled: `PipeReader.check` tries again
 
     def finish(self) -> None:
-        """The end: wait for the reader, but not for long."""
-        end = time.monotonic() + PARTING
+        """Write the rest, while the reader takes it, for a second at most."""
+        end = time.monotonic() + FINISH_TIMEOUT
         while self.pending and time.monotonic() < end:
             self.poller.poll(50)
             self.flush()

@@ -1,8 +1,8 @@
 """Logs: user code just uses `logging` or `print`; each record is one line, or one block of indented lines.
 
-Every process puts its lines, as frames, into one pipe; the supervisor (`relay`), or with --log-file the logger process
-(`logger`), reads them whole and writes them on. Nothing here ever blocks the service: what cannot be written is
-dropped and counted. Where the pipe is not there yet, or its reader is dead, lines go to stderr directly.
+Every process writes its lines, as `frames`, into one pipe; the supervisor (`pipe_reader`), or with --log-file the
+logger process (`file_writer`), reads them whole and writes them on. Nothing here ever blocks the service: what cannot
+be written is dropped and counted. Before the pipe is made, and when its reader is dead, lines go to stderr directly.
 """
 
 import io
@@ -11,7 +11,6 @@ import logging
 import os
 import re
 import select
-import struct
 import sys
 import threading
 import time
@@ -19,21 +18,15 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config.settings import Config
+from .frames import ACCESS, ERR, OUT, RECORD, encode, lines_in
 
 log = logging.getLogger("runtime")
 
 # Syslog's severities (RFC 5424 6.2.1) for logging's levels.
 SEVERITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 INFO = 6
-COLOUR = {7: "2", 6: "32", 4: "33", 3: "31", 2: "1;31"}  # of severities, as the terminal knows them (ECMA-48 SGR)
-# What a frame carries. ACCESS goes where OUT goes, but is no surprise there.
-RECORD, OUT, ERR, ACCESS = range(4)
-# A frame is the sender's pid, a kind and a size, then so many bytes. Whole frames are written at once and are no longer
-# than PIPE_BUF (pipe(7)), so frames of several senders never mix. Kind: the stream, the severity times 4, two flags.
-HEADER = struct.Struct("=IBH")
-MORE, GOES_ON = 0x40, 0x80  # the record goes on in this sender's next frame; this frame goes on with its last one
-ROOM = select.PIPE_BUF - HEADER.size
-PIECE = 4096  # PIPE_BUF on Linux: a pipe that polls writable takes this much without blocking
+COLOUR = {7: "2", 6: "32", 4: "33", 3: "31", 2: "1;31"}  # of severities (ECMA-48 SGR)
+PIECE = 4096  # bytes; PIPE_BUF on Linux: a pipe that polls writable takes this much without blocking
 LONGEST = 24576  # characters of a message or traceback; of a longer one the middle is left out
 # What could end a line, begin another or steer a terminal: a message may hold what a client has sent.
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
@@ -43,8 +36,8 @@ ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"} 
 
 
 def log_stacks() -> None:
-    """Log where the threads of this process are, 100 at most, innermost call first: a record for each. (What
-    faulthandler writes does not go through the pipe, so other processes' records would come in between its lines.)"""
+    """Log where the threads of this process are, 100 at most, innermost call first: a record for each. (faulthandler
+    writes line by line and past the pipe: records of other processes would come in between.)"""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, innermost in list(sys._current_frames().items())[:100]:
         lines, frame = [f"thread {names.get(ident, ident)} is here:"], innermost
@@ -114,7 +107,7 @@ class Channel:
         self.write_directly: Callable[[int, int, bytes], bool] = self.to_descriptor
         self.trace: Callable[[], Any] = current_trace
         self.lock = threading.Lock()
-        self.make_room: Callable[[], None] = lambda: None  # the reader itself, when it has more to say than fits
+        self.make_room: Callable[[], None] = lambda: None  # in the reader's own process: read, when the pipe is full
         self.words: memoryview[int] | list[int] = [0]  # lines dropped by this process: words[index]
         self.index = 0
 
@@ -126,41 +119,35 @@ class Channel:
         self.words[self.index] += lines
 
     def send(self, stream: int, level: int, data: bytes) -> None:
-        """Let whole lines go; never wait."""
+        """Send whole lines; never wait."""
         with self.lock:
-            if self.writer >= 0 and self.write_frames(stream | level << 2, data):
+            if self.writer >= 0 and self.write_frames(stream, level, data):
                 return
             if not self.write_directly(stream, level, data):
-                self.dropped(data.count(b"\n") if stream == ACCESS else 1)
+                self.dropped(lines_in(stream, data))
 
     def to_descriptor(self, stream: int, level: int, data: bytes) -> bool:
-        """Without the pipe. False when nobody takes it."""
+        """Without the pipe. False when the descriptor does not take all of it."""
         descriptor = self.output if stream in (OUT, ACCESS) else self.errors
-        return descriptor >= 0 and put(descriptor, data)
+        return descriptor >= 0 and write_available(descriptor, data)
 
-    def write_frames(self, kind: int, data: bytes) -> bool:
-        """Through the pipe. False when nobody reads it any more; a full one drops and counts."""
-        pid, flag = os.getpid(), 0
-        for start in range(0, len(data) or 1, ROOM):
-            piece = data[start : start + ROOM]
-            more = MORE if start + ROOM < len(data) else 0
-            frame = HEADER.pack(pid, kind | flag | more, len(piece)) + piece
-            flag = GOES_ON
-            try:
-                os.write(self.writer, frame)
-            except BlockingIOError:
-                self.make_room()
+    def write_frames(self, stream: int, level: int, data: bytes) -> bool:
+        """Through the pipe; when it is full, drop and count. False when it has no reader any more."""
+        try:
+            for frame in encode(os.getpid(), stream, level, data):
                 try:
                     os.write(self.writer, frame)
-                except OSError:
-                    self.dropped(data.count(b"\n") if kind & 3 == ACCESS else 1)
-                    break
-            except OSError:
-                return False
+                except BlockingIOError:
+                    self.make_room()
+                    os.write(self.writer, frame)
+        except BlockingIOError:
+            self.dropped(lines_in(stream, data))
+        except OSError:
+            return False
         return True
 
-    def say(self, stream: int, data: bytes) -> None:
-        """Lines that somebody printed, without the last line's end."""
+    def send_printed(self, stream: int, data: bytes) -> None:
+        """Lines that were printed, without the end of the last one."""
         if not self.wrapped:
             self.send(stream, INFO, data + b"\n")
             return
@@ -208,7 +195,7 @@ class Channel:
 
 
 channel = Channel()
-if hasattr(os, "register_at_fork"):  # another thread may hold it while user code forks
+if hasattr(os, "register_at_fork"):  # another thread may hold the lock while user code forks
     os.register_at_fork(after_in_child=lambda: setattr(channel, "lock", threading.Lock()))
 
 
@@ -234,14 +221,14 @@ class Records(logging.Handler):
             more["exception"] = shortened((self.formatter or logging.Formatter()).formatException(record.exc_info))
         if record.stack_info:
             more["stack"] = shortened(record.stack_info)
-        extra = {name: plain(value) for name, value in vars(record).items() if name not in ORDINARY}
+        extra = {name: json_value(value) for name, value in vars(record).items() if name not in ORDINARY}
         if extra:
             more["extra"] = extra
         return channel.as_json(record.created, record.levelno, record.name, record.getMessage(), **more)
 
 
-def plain(value: Any) -> Any:
-    """A value of `extra` as JSON can say it, else its repr."""
+def json_value(value: Any) -> Any:
+    """A value of `extra` as JSON can express it, else its repr."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -249,8 +236,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-class Lines(io.BufferedIOBase):
-    """Under sys.stdout and sys.stderr: passes whole lines on, each thread's own, and never blocks."""
+class LineStream(io.BufferedIOBase):
+    """Under sys.stdout and sys.stderr: sends whole lines, each thread's own, and never blocks."""
 
     def __init__(self, stream: int) -> None:
         super().__init__()
@@ -271,29 +258,29 @@ class Lines(io.BufferedIOBase):
         text = self.parts.pop(thread, b"") + bytes(data)
         whole, end, rest = text.rpartition(b"\n")
         if end:
-            channel.say(self.stream, whole)
+            channel.send_printed(self.stream, whole)
         if len(rest) > LONGEST:
-            channel.say(self.stream, rest)
+            channel.send_printed(self.stream, rest)
         elif rest:
             self.parts[thread] = rest
         return len(data)
 
     def flush(self) -> None:
-        """A line's beginning waits for its end, but for that of a question on a terminal."""
+        """A line without an end waits for its end, except on a terminal, where it may be a prompt."""
         if self.parts and not channel.wrapped and self.isatty():
             channel.send(self.stream, INFO, self.parts.pop(threading.get_ident(), b""))
 
     def finish(self) -> None:
-        """The process ends: so do its lines."""
+        """The process ends: send lines without an end too."""
         while self.parts:
-            channel.say(self.stream, self.parts.popitem()[1])
+            channel.send_printed(self.stream, self.parts.popitem()[1])
 
 
-printed = (Lines(OUT), Lines(ERR))
+standard_streams = (LineStream(OUT), LineStream(ERR))
 
 
-def put(descriptor: int, data: bytes) -> bool:
-    """Write without blocking; False when the reader is too slow or gone."""
+def write_available(descriptor: int, data: bytes) -> bool:
+    """Write without blocking. False when the reader is too slow or has ended."""
     poller = select.poll()
     poller.register(descriptor, select.POLLOUT)
     try:
@@ -301,13 +288,13 @@ def put(descriptor: int, data: bytes) -> bool:
             if not poller.poll(0):
                 return False
             data = data[os.write(descriptor, data[:PIECE]) :]
-    except OSError:  # nobody reads: a log is no reason to fail
+    except OSError:  # a log is no reason to fail
         return False
     return True
 
 
 def setup(role: str, config: Config) -> None:
-    """Make `logging` of this process write as said above. Called again after each fork with the new role."""
+    """Make `logging` of this process write here. Called again after each fork, with the new role."""
     channel.role, channel.pid = role, os.getpid()
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, Records)]:
@@ -318,7 +305,7 @@ def setup(role: str, config: Config) -> None:
 
 
 def last_words(name: str, reason: str) -> None:
-    """The one line that says why the service could not start, or gave up."""
+    """Write the one line that says why the service could not start, or gave up."""
     if channel.style == "json":
         channel.send(ERR, SEVERITY[logging.CRITICAL], channel.as_json(time.time(), logging.CRITICAL, "runtime", reason))
     else:

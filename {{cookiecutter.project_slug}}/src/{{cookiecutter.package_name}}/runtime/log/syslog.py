@@ -1,4 +1,4 @@
-"""The local syslog daemon, spoken to without the C library: its calls can block, and their ident cannot change."""
+"""The local syslog daemon, without syslog(3), whose calls can block and whose ident is fixed."""
 
 import os
 import socket
@@ -20,14 +20,16 @@ class Syslog:
         self.facility = FACILITY[facility] * 8
         self.socket: socket.socket | None = None
 
-    def __call__(self, level: int, text: bytes) -> None:
-        """One record, whose lines stay together; only what is too long for a datagram becomes several."""
+    def write(self, level: int, text: bytes) -> bool:
+        """Send a record, whose lines stay together; only what is too long for a datagram becomes several. Returns True:
+        what the daemon does not take is counted here."""
         head = f"<{self.facility + level}>{time.strftime('%b %e %H:%M:%S')} {self.ident}[{os.getpid()}]: ".encode()
         room = DATAGRAM - len(head)
         while text:
             end = len(text) if len(text) <= room else text.rfind(b"\n", 1, room) + 1 or room
             self.send(head + text[:end].rstrip(b"\n"))
             text = text[end:]
+        return True
 
     def send(self, data: bytes) -> None:
         for _attempt in range(2):  # the second one after a restart of the daemon

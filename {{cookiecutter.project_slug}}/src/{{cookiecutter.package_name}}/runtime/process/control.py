@@ -70,7 +70,6 @@ class Control:
         if serving is not None:
             throttled = serving.board.words[scoreboard.THROTTLED_UNTIL] / 1000
             floor = serving.board.words[scoreboard.FLOOR]
-        logger = supervisor.relay.logger
         return Snapshot(
             name=config.name, version=service.version, pool=service.pool_name, protocol=service.protocol_name,
             pid=os.getpid(), started=supervisor.life.started, stopping=supervisor.life.is_stopping,
@@ -82,7 +81,7 @@ class Control:
             connections=generations.connections, totals=generations.totals(),
             failed_reloads=supervisor.reloads.failures, server_crashes=supervisor.throttle.crashes,
             throttled_seconds=max(0.0, throttled - time.monotonic()) if throttled < NEVER else 0.0,
-            dropped_lines=generations.dropped_lines(), logger_restarts=logger.restarts if logger is not None else 0,
+            dropped_lines=generations.dropped_lines(), logger_restarts=supervisor.relay.logger_restarts,
         )  # fmt: skip
 
     def reload(self, done: Done) -> None:

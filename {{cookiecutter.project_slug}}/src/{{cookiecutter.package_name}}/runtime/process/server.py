@@ -389,7 +389,7 @@ class ServerProcess:
 
 def flush() -> None:
     """What os._exit would lose."""
-    for lines in records.printed:
+    for lines in records.standard_streams:
         lines.finish()
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -187,8 +187,7 @@ class Supervisor:
             for generation in self.generations:
                 if generation.pid == pid:
                     self.on_server_end(generation, status)
-            if self.relay.logger is not None and self.relay.logger.pid == pid:
-                self.relay.logger.ended(status)
+            self.relay.reaped(pid, status)
 
     # ---- what a generation reports -------------------------------------------------------------------------------
 
@@ -239,9 +238,7 @@ class Supervisor:
         """To systemd, and to the launcher, which ends."""
         self.reloads.trouble = ""
         self.notify.send("READY=1", f"STATUS=serving, generation {generation.number}")
-        self.relay.flush()
-        if self.relay.logger is not None:
-            self.relay.logger.take_over()
+        self.relay.service_ready()
         if self.ready_pipe is not None:
             self.ready_pipe.verdict(OK)
             self.ready_pipe = None

@@ -9,7 +9,8 @@ from functools import partial
 
 from ..config.settings import Config
 from ..log.access_format import address_of, date
-from ..log.records import ACCESS, COMPACT, INFO, channel, log, log_stacks, stamp
+from ..log.frames import ACCESS
+from ..log.records import COMPACT, INFO, channel, log, log_stacks, stamp
 from ..pool.worker import Worker, WorkerFailed
 from .accept_queue import Accepted
 from .stream import Stream
