@@ -1,4 +1,4 @@
-"""The access log (--access-log): how its lines say who and when, for all protocols. (Lines: `access_http`, `raw`.)"""
+"""The access log (--access-log): addresses and times in its lines, for all protocols."""
 
 import time
 from typing import Any
