@@ -105,7 +105,6 @@ class Channel:
         self.writer = -1  # of the pipe; it does not block. -1: write directly
         self.output, self.errors = 1, 2  # where lines go directly; -1 nowhere
         self.write_directly: Callable[[int, int, bytes], bool] = self.to_descriptor
-        self.trace: Callable[[], Any] = current_trace
         self.lock = threading.Lock()
         self.make_room: Callable[[], None] = lambda: None  # in the reader's own process: read, when the pipe is full
         self.words: memoryview[int] | list[int] = [0]  # lines dropped by this process: words[index]
@@ -162,7 +161,7 @@ class Channel:
     def as_text(self, when: float, level: int, message: str) -> bytes:
         """A record as a line for people, or a block of lines."""
         message = safe(shortened(message))
-        current = self.trace()
+        current = current_trace()
         if current is not None:
             message = f"[{current.request_id}] {message}"
         line = f"{self.role}[{os.getpid()}] {message}"
@@ -187,7 +186,7 @@ class Channel:
             "message": shortened(message),
             **more,
         }
-        current = self.trace()
+        current = current_trace()
         if current is not None:
             fields.update(request_id=current.request_id, trace_id=current.trace_id, span_id=current.span_id)
         prefix = f"<{severity(level)}>" if self.journal else ""
