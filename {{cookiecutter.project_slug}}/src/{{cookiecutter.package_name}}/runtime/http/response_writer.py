@@ -30,7 +30,7 @@ NOTHING = memoryview(b"")  # one for all: a parked connection has to be small
 
 
 class Entry:
-    """A line of the access log that is due when the response has been sent, or cannot be."""
+    """A line of the access log, written when the response has been sent or cannot be."""
 
     __slots__ = ("head", "size", "status")
 

@@ -21,7 +21,7 @@ FINISH_TIMEOUT = 2.0  # seconds that the last lines may take
 
 
 class LoggerProcess:
-    """`take_over` once; `ended` when the process was reaped, `start` when it is due; `finish` at the end."""
+    """`take_over` once; `ended` when the process was reaped, `start` at `restart_at`; `finish` at the end."""
 
     def __init__(self, config: Config, syslog: Syslog | None) -> None:
         self.config = config
@@ -32,7 +32,7 @@ class LoggerProcess:
         self.throttle = CrashThrottle(config.fast_time, config.fast_max, 0)
         self.pid = 0
         self.born = 0.0
-        self.due = float("inf")  # when the next one starts
+        self.restart_at = float("inf")  # monotonic seconds: when the next one starts
         self.restarts = 0
 
     def take_over(self, reader: int, frames: bytes) -> None:
@@ -43,7 +43,7 @@ class LoggerProcess:
 
     def start(self) -> None:
         """Fork a logger. Without a process for it, the pipe holds the lines until there is one."""
-        self.due = float("inf")
+        self.restart_at = float("inf")
         self.born = time.monotonic()
         try:
             with signals.blocked():
@@ -52,7 +52,7 @@ class LoggerProcess:
                     self.run()
         except OSError as error:
             log.error("cannot start the logger: %s; trying again", error.strerror)
-            self.due = self.born + RETRY
+            self.restart_at = self.born + RETRY
 
     def run(self) -> NoReturn:
         """The child: it keeps nothing of the supervisor but the pipe, and stderr for its own troubles."""
@@ -79,7 +79,7 @@ class LoggerProcess:
         self.pid = 0
         self.restarts += 1
         delay = self.throttle.died(time.monotonic() - self.born) or 0.0
-        self.due = time.monotonic() + delay
+        self.restart_at = time.monotonic() + delay
         log.error("the logger ended with %s; the next one starts%s", signals.name(status),
                   f" in {delay:.1f} s" if delay else "")  # fmt: skip
 

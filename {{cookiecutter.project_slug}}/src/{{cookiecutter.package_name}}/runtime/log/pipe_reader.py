@@ -183,12 +183,12 @@ class PipeReader:
         self.read()
 
     @property
-    def due(self) -> float:
+    def deadline(self) -> float:
         """When `check` has to be called at the latest."""
-        return min(self.resume, self.logger.due if self.logger is not None else float("inf"))
+        return min(self.resume, self.logger.restart_at if self.logger is not None else float("inf"))
 
     def check(self, now: float, dropped: int) -> None:
-        """Twice a second: outlets that cannot be polled; a logger that is due; dropped lines to report."""
+        """Twice a second: outlets that cannot be polled; a logger that has to start again; dropped lines to report."""
         for outlet in self.outlets:
             if outlet.pending:
                 outlet.flush()
@@ -196,7 +196,7 @@ class PipeReader:
             self.resume = float("inf")
             if self.selector is not None and not self.handed_over:
                 self.selector.register(self.reader, selectors.EVENT_READ, self.on_frames)
-        if self.logger is not None and now >= self.logger.due:
+        if self.logger is not None and now >= self.logger.restart_at:
             self.logger.start()
         if dropped > self.reported and now >= self.report_after and not any(one.pending for one in self.outlets):
             log.warning("%d lines of the log were dropped: its reader is too slow", dropped - self.reported)

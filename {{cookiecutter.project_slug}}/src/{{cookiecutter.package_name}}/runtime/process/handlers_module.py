@@ -28,12 +28,12 @@ class Periodic:
     def __init__(self, function: Callable[[], Any], seconds: float) -> None:
         self.function = function
         self.interval = seconds
-        self.due = time.monotonic() + seconds
+        self.deadline = time.monotonic() + seconds
 
     def run(self, now: float) -> None:
-        """Call it if it is due. Whatever it raises is logged."""
-        if now >= self.due:
-            self.due = now + self.interval
+        """Call it if its interval has passed. Whatever it raises is logged."""
+        if now >= self.deadline:
+            self.deadline = now + self.interval
             try:
                 self.function()
             except Exception:

@@ -155,8 +155,8 @@ class ServerProcess:
         while not (self.stopping and not self.members):
             now = time.monotonic()
             self.board.words[scoreboard.BEAT] = int(now * 1000)
-            due = min(self.next_tick, self.deadline, self.not_before if self.not_before > now else self.next_tick)
-            for key, _ in self.selector.select(max(0.0, min(due - now, BEAT_INTERVAL))):
+            deadline = min(self.next_tick, self.deadline, self.not_before if self.not_before > now else self.next_tick)
+            for key, _ in self.selector.select(max(0.0, min(deadline - now, BEAT_INTERVAL))):
                 key.data()
             now = time.monotonic()
             if now >= self.next_tick:

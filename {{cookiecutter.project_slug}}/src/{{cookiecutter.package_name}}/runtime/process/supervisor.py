@@ -130,9 +130,9 @@ class Supervisor:
         """Until everything has stopped."""
         while self.generations.alive or not self.life.is_stopping:
             now = time.monotonic()
-            due = min(now + TICK, self.restart_at, self.life.deadline, self.notify.next_watchdog, self.relay.due,
-                      self.generations.deadline)  # fmt: skip
-            for key, _ in self.selector.select(max(0.0, due - now)):
+            deadline = min(now + TICK, self.restart_at, self.life.deadline, self.notify.next_watchdog,
+                           self.relay.deadline, self.generations.deadline)  # fmt: skip
+            for key, _ in self.selector.select(max(0.0, deadline - now)):
                 key.data()
             self.check_timers(time.monotonic())
 
