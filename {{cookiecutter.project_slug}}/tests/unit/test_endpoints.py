@@ -23,6 +23,12 @@ class Service(Operations):
         self.board.words[self.board.base(0) + HANDED_OVER] = 3
         self.board.record(self.board.base(0), 0.001)
 
+    def on_signal(self) -> None:
+        self.ordered.append("signals")
+
+    def summary(self) -> str:
+        return "serving"
+
     def unready(self) -> str:
         return "starting" if self.floors is None else ""
 

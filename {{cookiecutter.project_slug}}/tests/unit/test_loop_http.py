@@ -1,5 +1,6 @@
 """The event loop without HTTP: which thread owns it, its life, and what it does with what is in it."""
 
+import itertools
 import os
 import socket
 import threading
@@ -237,7 +238,7 @@ def test_modes_have_a_table(loop: EventLoop) -> None:
     loop.drain()
     loop.drain()
     assert steps == [Mode.SERVING, Mode.DRAINING, Mode.RETIRING]
-    for one, other in zip(steps, steps[1:], strict=False):
+    for one, other in itertools.pairwise(steps):
         assert other in interfaces.TRANSITIONS[one]
 
 
@@ -262,6 +263,6 @@ def test_the_connection_served_longest_ago_comes_first(loop: EventLoop) -> None:
 
 def test_deadlines(loop: EventLoop) -> None:
     late, early = admit(loop, Client("late")), admit(loop, Client("early"))
-    late.deadline, early.deadline = loop.now + 1, loop.now  # type: ignore[misc]
+    late.deadline, early.deadline = loop.now + 1, loop.now
     loop.sweep()
     assert (late.log, early.log) == ([], ["expire"])
