@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED, Scoreboard
-from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import YIELD, YIELDS, AcceptBalance
+from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import FULL_YIELDS, YIELD, YIELDS, AcceptBalance
 from {{ cookiecutter.package_name }}.runtime.loop.acceptor import BURST, RECOVERED, SHORTAGE, TURN, Intake
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode, Source
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
@@ -36,6 +36,7 @@ class Loop:
         self.engine: Any = self
         self.table: dict[int, Any] = {}
         self.count = 0
+        self.is_full = False
         self.now = self.moment = 100.0
         self.mode = Mode.SERVING
         self.is_stood_in = False
@@ -209,3 +210,8 @@ def test_the_pauses_come_to_an_end(held: int, least: int, pauses: int) -> None:
     """A sibling may have no time."""
     balance = AcceptBalance()
     assert [bool(balance.pause(held, least)) for _ in range(pauses + 2)] == [True] * pauses + [False, True]
+
+
+def test_while_all_threads_run_handlers_siblings_accept() -> None:
+    balance = AcceptBalance()
+    assert [balance.pause_full() for _ in range(FULL_YIELDS + 2)] == [YIELD] * FULL_YIELDS + [0.0, YIELD]

@@ -31,7 +31,7 @@ class Pool:
     def wishes(self, **sizes: int) -> list[str]:
         """Which members are to be replaced once these are their sizes."""
         for slot, size in enumerate(sizes.values()):
-            self.members.setdefault(slot + 100, Member(slot + 100, slot, self.board))
+            self.members.setdefault(slot + 100, Member(slot + 100, slot, slot, self.board))
             self.sizes[slot + 100] = size
         self.recycling.measure(self.now)
         self.now += MEASURE_INTERVAL

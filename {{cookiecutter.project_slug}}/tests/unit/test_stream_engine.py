@@ -83,7 +83,7 @@ class Member:
         pair = socket.socketpair()
         self.closing: list[Callable[[], None]] = [end.close for end in pair]
         context = Context(
-            SERVICE, load(SERVICE, flags, {}), self.board, handlers, [self.listener], pair, self.parent, Waker(), 0
+            SERVICE, load(SERVICE, flags, {}), self.board, handlers, [self.listener], pair, self.parent, Waker(), 0, 0
         )
         self.engine = Engine(context, 0, cast(SignalPipe, self.signals))
         self.engine.runner = self.runner

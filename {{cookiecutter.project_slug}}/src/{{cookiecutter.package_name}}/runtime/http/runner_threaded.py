@@ -53,9 +53,11 @@ class Runner:
         self.loop = engine.loop
         self.leadership = engine.leadership
         self.threads = threads
+        self.most = threads.ceiling  # handlers at once
         self.measure = measure
         self.leading: PoolThread | None = None
         self.jobs: dict[int, Job] = {}  # by descriptor
+        self.taken: dict[int, None] = {}  # descriptors of those, and of jobs that wait for a thread
         self.returned: deque[Callable[[], None]] = deque()  # for the leader to go on with
         self.waker = Waker()
         self.loop.add(Wakeup(self.waker.fileno(), self.collect))
@@ -111,6 +113,8 @@ class Runner:
             connection, head, route = leader.serving
             thread.working = started
             self.jobs[connection.fd] = Job(connection, head, started)
+            self.taken[connection.fd] = None
+            self.show_room()
             measure(route, time.monotonic() - started)  # it must not block the next leader too
             self.leadership.depose(leader)
             self.threads.submit(self.lead, urgent=True)
@@ -139,6 +143,8 @@ class Runner:
             self.give_back(connection, partial(self.engine.finish, connection, head, result, source))
 
         self.loop.unwatch(connection)
+        self.taken[connection.fd] = None
+        self.show_room()
         self.threads.submit(run)
         return True
 
@@ -152,13 +158,24 @@ class Runner:
             self.give_back(connection, partial(self.engine.send_piece, connection, piece))
 
         self.loop.unwatch(connection)
+        self.taken[connection.fd] = None
+        self.show_room()
         self.threads.submit(run)
         return True
 
     def give_back(self, connection: Connection, action: Callable[[], None]) -> None:
         """User code has returned: have the leader go on with its connection."""
         self.jobs.pop(connection.fd, None)
+        self.taken.pop(connection.fd, None)
+        self.show_room()
         self.have_led(action)
+
+    def show_room(self) -> None:
+        """Tell siblings whether this host can run one more handler. Any thread may call it."""
+        is_full = len(self.taken) >= self.most
+        if is_full != self.loop.is_full:
+            self.loop.is_full = is_full
+            self.loop.publish()
 
     def have_led(self, action: Callable[[], None]) -> None:
         """Have the leader do this."""

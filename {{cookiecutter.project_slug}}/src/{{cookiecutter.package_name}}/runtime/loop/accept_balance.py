@@ -1,6 +1,7 @@
 """Accept balance: the worker with more connections leaves the listeners to its siblings for a moment."""
 
 YIELD = 0.002  # seconds for which it does
+FULL_YIELDS = 100  # in a row at most, while its threads all run handlers and a sibling has a free one
 YIELDS = 5  # in a row at most, while a sibling holds fewer by two beyond an eighth; by one: once
 
 
@@ -20,6 +21,15 @@ class AcceptBalance:
         surplus = held - least - ((held + 4) >> 3)
         if surplus > 0 and self.pauses < (YIELDS if surplus > 1 else 1):
             self.pauses += 1
+            return YIELD
+        self.pauses = 0
+        return 0.0
+
+    def pause_full(self) -> float:
+        """The same for a worker whose threads all run handlers, while a sibling has a free one. It accepts when the
+        sibling has not for 0.2 s: that one may be blocked."""
+        self.pauses += 1
+        if self.pauses <= FULL_YIELDS:
             return YIELD
         self.pauses = 0
         return 0.0

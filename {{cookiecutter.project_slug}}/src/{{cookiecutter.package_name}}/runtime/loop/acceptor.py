@@ -4,7 +4,7 @@ import socket
 from typing import Protocol
 
 from ..ipc import fd_passing
-from ..ipc.scoreboard import ACCEPTED, Scoreboard
+from ..ipc.scoreboard import ACCEPTED, NO_CAPACITY, Scoreboard
 from ..log.records import log
 from ..system.listeners import Listener, peer_of
 from .accept_balance import AcceptBalance
@@ -27,6 +27,7 @@ class AcceptingLoop(Loop, Protocol):
     engine: Engine
     table: dict[int, Pollable]
     count: int  # connections held
+    is_full: bool
 
     def admit(self, item: Pollable) -> None: ...
     def publish(self) -> None: ...
@@ -157,7 +158,11 @@ class Intake:
 
     def is_turn(self) -> bool:
         """May this worker take one more connection, or is it a sibling's turn?"""
-        seconds = self.balance.pause(self.loop.count, min(self.loop.board.loads))
+        least = min(self.loop.board.loads)
+        if self.loop.is_full and least < NO_CAPACITY:
+            seconds = self.balance.pause_full()
+        else:
+            seconds = self.balance.pause(self.loop.count, least)
         if seconds:
             self.pause(seconds)
         return not seconds

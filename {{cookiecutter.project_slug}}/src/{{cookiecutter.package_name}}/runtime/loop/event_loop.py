@@ -48,6 +48,7 @@ class EventLoop:
         self.selector = multiplexer()
         self.table: dict[int, Pollable] = {}
         self.count = 0  # connections held
+        self.is_full = False  # all threads run handlers: siblings with free ones accept
         self.now = self.moment = time.monotonic()  # as the turn began; as the latest handler ended
         self.next_sweep = 0.0
         self.mode = Mode.SERVING
@@ -103,7 +104,8 @@ class EventLoop:
         """Tell siblings how loaded this worker is."""
         self.words[self.base + CONNECTIONS] = self.count
         leader = self.leadership.leader
-        has_none = self.mode or self.intake.short_since or (leader is not None and leader.state is State.STOOD_IN)
+        is_stood_in = leader is not None and leader.state is State.STOOD_IN
+        has_none = self.mode or self.is_full or is_stood_in or self.intake.short_since
         self.words[self.base + LOAD] = NO_CAPACITY if has_none else self.count
 
     # ---- the loop ----------------------------------------------------------------------------------------------

@@ -20,17 +20,27 @@ MALLOPT_ARENA_MAX = -8
 
 def bounds(config: Config) -> tuple[int, int]:
     """Fewest and most host processes: their number is fixed, the threads in them grow and shrink."""
-    return config.processes, config.processes
+    return hosts(config), hosts(config)
+
+
+def hosts(config: Config) -> int:
+    """How many host processes there are: each has one thread at least, and -m is the total."""
+    return min(config.processes, config.max)
+
+
+def part(total: int, number: int, share: int) -> int:
+    """What host `share` of so many has of a total: one more where it does not divide evenly."""
+    return total // number + (share % number < total % number)
 
 
 def slots(config: Config) -> int:
     """Slots of the scoreboard: one per host, and one each for a successor."""
-    return 2 * config.processes + 2
+    return 2 * hosts(config) + 2
 
 
 def floor(config: Config, wanted: int) -> int:
     """Host processes, however many threads are wanted."""
-    return config.processes
+    return hosts(config)
 
 
 def rows(config: Config) -> int:
@@ -54,9 +64,9 @@ def run(context: Context, slot: int) -> int:
     config = context.config
     wakeup = lifecycle.set_up(context, slot, "host")
     threading.stack_size(context.stack_size)
-    hosts = config.processes
-    # -n and -m are totals over all hosts.
-    floor, ceiling = max(1, config.idle // hosts), max(1, config.max // hosts)
+    number, share = hosts(config), context.share
+    ceiling = part(config.max, number, share)
+    floor = min(ceiling, max(1, part(config.idle, number, share)))
     throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
     threads = ThreadPool(context.handlers, floor, ceiling, throttle)
 
@@ -69,7 +79,7 @@ def run(context: Context, slot: int) -> int:
         workers = [one for one in list(threads.all.values()) if one.working >= 0]
         rows = [(one.native_id or 0, int(one.working * 1000)) for one in workers]
         context.board.show_threads(slot, rows, sum(since > 0 for _, since in rows), len(threads.waiting))
-        threads.floor = max(1, context.board.words[scoreboard.FLOOR] // hosts)
+        threads.floor = min(ceiling, max(1, part(context.board.words[scoreboard.FLOOR], number, share)))
 
     threads.on_tick = exchange
     threads.on_hopeless = hopeless

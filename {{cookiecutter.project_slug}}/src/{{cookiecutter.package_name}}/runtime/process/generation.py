@@ -41,6 +41,7 @@ class Generation:
         self.life = GenerationLife(self.born, config.start_timeout, config.drain_timeout)
         self.failure: tuple[int, str] | None = None  # (exit status, reason), as the server reported it
         self.unread = b""  # the beginning of a report
+        self.got_term = False  # its server, from outside the service
 
     def send(self, command: str) -> None:
         """Send the server a command."""

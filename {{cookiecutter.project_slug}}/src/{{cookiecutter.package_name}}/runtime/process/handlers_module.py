@@ -31,12 +31,13 @@ class Periodic:
         self.deadline = time.monotonic() + seconds
 
     def run(self, now: float) -> None:
-        """Call it if its interval has passed. Whatever it raises is logged."""
+        """Call it if its interval has passed; calls that were missed are not made up for. Whatever it raises is logged,
+        SystemExit too: nothing in it ends the service."""
         if now >= self.deadline:
-            self.deadline = now + self.interval
+            self.deadline = max(self.deadline + self.interval, now)
             try:
                 self.function()
-            except Exception:
+            except BaseException:
                 log.exception("periodic function %s failed", getattr(self.function, "__name__", self.function))
 
 

@@ -18,8 +18,9 @@ from ..system.listeners import Listener
 class Member:
     """The server's view of one of its children."""
 
-    def __init__(self, pid: int, slot: int, board: Scoreboard) -> None:
+    def __init__(self, pid: int, slot: int, share: int, board: Scoreboard) -> None:
         self.pid = pid
+        self.share = share
         self.slot = slot
         self.board = board
         self.born = time.monotonic()
@@ -61,7 +62,7 @@ class Context:
 
     def __init__(
         self, service: Service, config: Config, board: Scoreboard, handlers: ModuleType, listeners: list[Listener],
-        pair: tuple[socket.socket, socket.socket], parent: int, waker: Waker, stack_size: int,
+        pair: tuple[socket.socket, socket.socket], parent: int, waker: Waker, stack_size: int, share: int,
     ) -> None:  # fmt: skip
         self.service = service
         self.config = config
@@ -72,6 +73,7 @@ class Context:
         self.parent = parent  # reads end-of-file when the server is gone
         self.waker = waker  # of the server
         self.stack_size = stack_size  # bytes, of a thread
+        self.share = share  # which part of the totals -n and -m is its own, from 0; its successor gets the same
         self.stacks = board.words[scoreboard.STACKS]  # as last seen
 
     def wake_server(self) -> None:

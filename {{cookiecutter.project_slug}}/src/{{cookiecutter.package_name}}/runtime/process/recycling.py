@@ -101,10 +101,10 @@ class Recycling:
         words, board = self.board.words, self.board
         for member in members.values():
             if not member.leaving and words[board.base(member.slot) + scoreboard.RECYCLE_WANTED]:
+                member.leaving = True  # first: its share of the totals is the successor's
                 self.new = self.start()
-                if self.new is not None:
-                    self.old = member
-                    member.leaving = True
+                member.leaving = self.new is not None
+                self.old = member if self.new is not None else None
                 return
 
 

@@ -34,7 +34,7 @@ from .member import Context, Member
 from .recycling import Recycling
 from .states import EXIT_TIMEOUT
 
-TICK_INTERVAL = 1.0  # seconds between looks at sizes, health and periodic functions
+TICK_INTERVAL = 1.0  # seconds between looks at sizes and health
 BEAT_INTERVAL = 0.4  # seconds between signs of life
 
 
@@ -57,6 +57,7 @@ class ServerProcess:
         self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.ready = False
         self.stopping = False
+        self.got_term = False
         self.deadline = float("inf")  # when members still there are killed
         self.not_before = 0.0  # the throttle: no member is started earlier
         self.history: list[int] = []
@@ -82,8 +83,9 @@ class ServerProcess:
                 self.leave()
         except BaseException as error:
             log.critical("the server failed", exc_info=True)
-            self.report(f"failed {SOFTWARE} the server failed: {described(error)}")
-            self.kill_all(signal.SIGKILL)
+            if not self.ready:  # later it is a crash: the supervisor replaces it, and the members finish what they have
+                self.report(f"failed {SOFTWARE} the server failed: {described(error)}")
+                self.kill_all(signal.SIGKILL)
         finally:
             flush()
             os._exit(status)
@@ -155,9 +157,12 @@ class ServerProcess:
         while not (self.stopping and not self.members):
             now = time.monotonic()
             self.board.words[scoreboard.BEAT] = int(now * 1000)
-            deadline = min(self.next_tick, self.deadline, self.not_before if self.not_before > now else self.next_tick)
+            deadline = min(self.next_tick, self.deadline, self.not_before if self.not_before > now else self.next_tick,
+                           *[periodic.deadline for periodic in self.server.periodic])  # fmt: skip
             for key, _ in self.selector.select(max(0.0, min(deadline - now, BEAT_INTERVAL))):
                 key.data()
+            for periodic in self.server.periodic:
+                periodic.run(time.monotonic())
             now = time.monotonic()
             if now >= self.next_tick:
                 self.tick(now)
@@ -172,8 +177,6 @@ class ServerProcess:
     def tick(self, now: float) -> None:
         """Once a second."""
         self.next_tick = now + TICK_INTERVAL
-        for periodic in self.server.periodic:
-            periodic.run(now)
         self.check_health()
         self.recycling.check(now)
         self.recycling.measure(now)
@@ -185,7 +188,7 @@ class ServerProcess:
         function = getattr(self.handlers, "health", None)
         try:
             healthy = function is None or function() is not False
-        except Exception:
+        except BaseException:  # sys.exit() in it too: it ends no more than this look
             log.exception("health() failed")
             healthy = False
         self.board.words[scoreboard.HEALTH] = int(healthy)
@@ -194,8 +197,9 @@ class ServerProcess:
         for action in self.wakeup.take():
             if action == "reap":
                 self.reap()
-            elif action == "drain":
-                self.drain()
+            elif action == "drain":  # not by the supervisor, which sends commands: it decides what follows
+                self.got_term = True
+                self.report("term")
 
     def on_wake(self) -> None:
         self.waker.clear()
@@ -267,9 +271,11 @@ class ServerProcess:
         slot = self.board.claim()
         if slot is None:
             return None  # those that leave still hold theirs; the next tick tries again
+        taken = {member.share for member in self.members.values() if not member.leaving}
+        share = next(number for number in range(len(taken) + 1) if number not in taken)
         context = Context(
             self.service, self.config, self.board, self.handlers, self.listeners, self.pair, self.parent,
-            self.waker, self.server.stack_size,
+            self.waker, self.server.stack_size, share,
         )  # fmt: skip
         try:
             with signals.blocked():
@@ -287,7 +293,7 @@ class ServerProcess:
             self.fork_failed = False
             log.info("workers can be started again")
         self.board.words[self.board.base(slot) + scoreboard.PID] = pid
-        member = self.members[pid] = Member(pid, slot, self.board)
+        member = self.members[pid] = Member(pid, slot, share, self.board)
         return member
 
     def wait(self, seconds: float) -> None:
@@ -336,7 +342,11 @@ class ServerProcess:
         state = self.board.states[member.slot]
         self.board.release(member.slot)
         # One that ends well by itself got a TERM from outside; but not before it has begun to work.
-        if self.stopping or member.leaving or (status == 0 and state != scoreboard.STARTING):
+        if self.stopping or member.leaving:
+            return
+        if status == 0 and state != scoreboard.STARTING:
+            if not self.got_term:  # else a control group or the like was meant
+                log.warning("worker %d got a TERM from outside the service, and has left; replacing it", member.pid)
             return
         life = time.monotonic() - member.born
         log.error("worker %d ended with %s after %.1f s; replacing it", member.pid, signals.name(status), life)

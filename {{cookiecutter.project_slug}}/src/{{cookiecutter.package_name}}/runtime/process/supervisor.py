@@ -197,6 +197,8 @@ class Supervisor:
                 self.on_listening(generation)
             elif word == "ready":
                 self.on_ready(generation)
+            elif word == "term":
+                self.on_term(generation)
             elif word == "failed":
                 generation.failed(rest)
             elif word == "name":
@@ -226,6 +228,18 @@ class Supervisor:
         if self.reloads.end(True, f"generation {generation.number} serves"):
             self.begin_reload()
 
+    def on_term(self, generation: Generation) -> None:
+        """A server got a TERM: replace it as a reload does. If the supervisor got one too, as the process group or the
+        control group was meant, that counts."""
+        self.operations.on_signal()
+        if self.life.is_stopping or generation.got_term or generation is not self.generations.serving:
+            return
+        generation.got_term = True
+        log.warning("the server (pid %d, generation %d) got a TERM from outside the service: replacing it",
+                    generation.pid, generation.number)  # fmt: skip
+        if self.generations.starting is None:
+            self.start_again()
+
     def adopt(self, generation: Generation) -> None:
         """Its settings are the service's from now on."""
         config = self.config = generation.config
@@ -249,7 +263,8 @@ class Supervisor:
         """A server has ended: as asked, failed to start, or crashed."""
         pid, generation.pid = generation.pid, 0
         before = generation.life.state
-        generation.life.on(Event.SERVER_CRASH if status else Event.SERVER_EXIT, time.monotonic())
+        is_crash = status or before is GenerationState.SERVING  # a server leaves when it is told to
+        generation.life.on(Event.SERVER_CRASH if is_crash else Event.SERVER_EXIT, time.monotonic())
         self.on_reports(generation)  # the last ones may still be in the socket
         self.generations.close(generation.listeners)
         ended = f"the server (pid {pid}, generation {generation.number}) ended with {signals.name(status)}"
