@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PREFIX = "servertemplate-swarm-"  # of directories and control groups; the number of the process that made them follows
-ADDRESSES = ("192.0.2.1", "192.0.2.2")  # RFC 5737: for documentation, so nobody's
+ADDRESSES = ("192.0.2.1", "192.0.2.2")  # RFC 5737: for documentation, so no machine has them
 DEADLINE = 120.0
 CABLE = "cable"
 # Ports are published by a process, without packet filter rules; the overlay network needs none.
@@ -108,7 +108,7 @@ class Node:
     def close(self) -> None:
         self.kill()
         os.close(self.network)
-        # The processes are gone; their control groups are empty directories, which nobody else removes.
+        # The processes are gone; their control groups are empty directories, which nothing else removes.
         deadline = time.monotonic() + DEADLINE
         while not remove_groups(self.group):
             if time.monotonic() > deadline:

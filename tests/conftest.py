@@ -28,14 +28,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("combinations of answers")
         terminalreporter.line(f"{len(baked)} baked and examined in {sum(baked):.0f} s of the tests' time")
         terminalreporter.line(f"{len(judged)} runs of linter, types and unit tests over it: {sum(judged):.0f} s")
-    newcomer = [
+    new_user_path = [
         (name.removeprefix(TUTORIAL), seconds)
         for report in terminalreporter.stats.get("passed", [])
         for name, seconds in getattr(report, "user_properties", ())
         if name.startswith(TUTORIAL)
     ]
-    if newcomer:
-        terminalreporter.section("a newcomer's path, as executed")
-        for title, spent in newcomer:
+    if new_user_path:
+        terminalreporter.section("a new user's path, as executed")
+        for title, spent in new_user_path:
             terminalreporter.line(f"{spent:5.1f} s  {title}")
-        terminalreporter.line(f"{sum(spent for _, spent in newcomer) / 60:5.1f} min in all")
+        terminalreporter.line(f"{sum(spent for _, spent in new_user_path) / 60:5.1f} min in all")

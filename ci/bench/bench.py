@@ -141,7 +141,7 @@ class Stage:
 
     @property
     def python(self) -> str:
-        """Everybody's interpreter: at each start the system's own would look for site-packages that are not used."""
+        """The interpreter of all servers: the system's own would look for unused site-packages at each start."""
         return str(self.peers / "bin" / "python")
 
     def command(self, name: str, port: int) -> list[str]:

@@ -65,7 +65,7 @@ class Case:
             load.until(500)
             assert load.recovered is not None
             self.recovery = load.recovered
-            eventually(self.target.settled, "one generation, nobody leaving")
+            eventually(self.target.settled, "one generation, no member leaving")
         most_seconds = RECOVERY if self.scale > 1 else 10 * RECOVERY  # the short form runs beside other tests
         assert self.recovery < most_seconds, f"answers again after {self.recovery:.3f} s"
         assert self.account.failed <= most, f"{self.account.failed} requests lost, {most} allowed"
@@ -112,7 +112,7 @@ def reload(case: Case) -> None:
             target.send("supervisor", signal.SIGHUP)
             target.said("ready: generation", at)
             load.until(2000 if case.scale > 1 else 200)
-        eventually(target.settled, "one generation, nobody leaving", 40)
+        eventually(target.settled, "one generation, no member leaving", 40)
         assert target.descriptors() == before, f"descriptors: {before}, then {target.descriptors()}"
     case.lossless()
     assert case.scale == 1 or case.account.total("answered") >= 100_000
@@ -231,7 +231,7 @@ def two_hups(case: Case) -> None:
             target.send("supervisor", signal.SIGHUP)
         target.said("ready: generation [23]", 0)
         load.until(300)
-        eventually(target.settled, "one generation, nobody leaving", 40)
+        eventually(target.settled, "one generation, no member leaving", 40)
     case.lossless()
     case.end()
 
@@ -310,7 +310,7 @@ def supervisor_dies(number: signal.Signals) -> Callable[[Case], None]:
             target.send("supervisor", number)
             assert target.process is not None
             target.process.wait(10)
-            eventually(lambda: not target.tree(), "nobody outlives it", 20)
+            eventually(lambda: not target.tree(), "no process outlives it", 20)
         lost = sum(case.account.before[what] for what in ("reset", "late", "wrong"))
         assert not lost, f"{lost} lost of connections from before: {case.account.examples}"
         target.start("-n", "2", port=port)  # nothing keeps the port, or the control socket
@@ -398,7 +398,7 @@ def stopped_while_draining(case: Case) -> None:
         target.said("ready: generation 2")
         eventually(lambda: pid not in target.tree(), "it is gone", 15)
         load.until(300)
-        eventually(target.settled, "one generation, nobody leaving")
+        eventually(target.settled, "one generation, no member leaving")
     assert case.account.failed <= 16, case.account.examples
     with socket.create_connection(("127.0.0.1", target.port), 10) as client:
         client.sendall(b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n")
@@ -477,7 +477,7 @@ def memory(case: Case) -> None:
 # ---- scarcity -----------------------------------------------------------------------------------------------------
 
 
-# Limits are set by the process itself: root is bound by none, and not everybody may set those of others.
+# Limits are set by the process itself: root is bound by none, and not every user may set those of others.
 LIMITED = """
 import resource
 
@@ -562,7 +562,7 @@ def scarce_accept(error: str, text: str) -> Callable[[Case], None]:
             target.said("accepting again")
             load.until(300)
             case.recovery = load.recovered
-        assert target.members() == members, "nobody dies of it"
+        assert target.members() == members, "no process dies of it"
         told = re.findall(r"\[(\d+)\] cannot accept", target.log)
         assert len(told) == len(set(told)), "one line for one shortage"
         case.lossless()
@@ -612,7 +612,7 @@ def no_memory_for_server(case: Case) -> None:
         target.said("ready: generation 2")
         load.until(300)
         case.recovery = load.recovered
-        eventually(target.settled, "one generation, nobody leaving")
+        eventually(target.settled, "one generation, no member leaving")
     case.lossless()
     case.end()
 
@@ -660,7 +660,7 @@ def full_pipe(case: Case) -> None:
     eventually(lambda: answers(port), "it answers")
     with case.loaded() as load:
         load.mark()
-        load.until(1000)  # 500 KB into a pipe of 64 KiB that nobody reads
+        load.until(1000)  # 500 KB into a pipe of 64 KiB that no process reads
     case.lossless()
     case.end()
     assert target.process.stderr is not None

@@ -100,14 +100,14 @@ def run(pool: str, source: Path, seed: int, count: int) -> list[str]:
                 break
             slowest = max(slowest, load.recovered or 0.0)
         load.stop()
-        eventually(target.settled, "one generation, nobody leaving", 60)
+        eventually(target.settled, "one generation, no member leaving", 60)
         if target.zombies():
             wrong.append(f"{target.zombies()} zombies")
         # A reload more: its server is a new one, whose descriptors can be compared with those of the first.
         at = len(target.log)
         target.send("supervisor", signal.SIGHUP)
         target.said("ready: generation", at)
-        eventually(target.settled, "one generation, nobody leaving", 60)
+        eventually(target.settled, "one generation, no member leaving", 60)
         try:  # the supervisor closes those of a generation when it hears of its end, which may be a moment later
             eventually(lambda: target.descriptors() == before, "as many descriptors as before")
         except TimeoutError:

@@ -68,7 +68,7 @@ def generated(directory: Path, pool: str) -> Path:
 
 
 class Target:
-    """One service. `mark` in its environment finds all of its processes, whoever their parent is now."""
+    """One service. `mark` in its environment finds all of its processes, whatever their parent is now."""
 
     def __init__(self, source: Path, pool: str) -> None:
         self.source = source
@@ -76,7 +76,7 @@ class Target:
         self.member = "worker" if pool == "prefork" else "host"
         self.mark = uuid.uuid4().hex
         self.directory = Path(tempfile.mkdtemp(prefix="faults-"))
-        self.directory.chmod(0o755)  # started as root, handlers run as somebody else
+        self.directory.chmod(0o755)  # started as root, handlers run as another user
         self.control = self.directory / "ctl"
         self.handlers(HANDLERS)
         self.log_path = self.directory / "log"
@@ -187,7 +187,7 @@ class Target:
         return pid
 
     def zombies(self) -> int:
-        """Children of the supervisor that nobody has reaped."""
+        """Children of the supervisor that are not reaped."""
         count = 0
         for entry in os.listdir("/proc"):
             if entry.isdigit():
@@ -205,7 +205,7 @@ class Target:
         }
 
     def settled(self) -> bool:
-        """One generation, and nobody is leaving."""
+        """One generation, and no member is leaving."""
         tree = self.tree()
         servers = [pid for pid, (parent, _) in tree.items() if parent == self.supervisor]
         return len(servers) == 1 and all(parent in (self.supervisor, servers[0]) or pid == self.supervisor

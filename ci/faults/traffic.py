@@ -1,7 +1,7 @@
 """A steady load of clients that never retry, and the account of what became of every request.
 
 Half of the clients keep their connection for as long as the service lets them; the others make one for each request.
-Each request asks for a number of its own, so that an answer to somebody else's request is seen. A connection counts
+Each request asks for a number of its own, so that an answer to another request is seen. A connection counts
 as `before` when it was established before `mark()` was called, else as `after`.
 """
 
@@ -110,10 +110,10 @@ class Load:
 
     def run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_until_complete(self.everybody())
+        self.loop.run_until_complete(self.all_clients())
         self.loop.close()
 
-    async def everybody(self) -> None:
+    async def all_clients(self) -> None:
         await asyncio.gather(*(self.client(number % 2 == 0) for number in range(self.clients)))
 
     async def client(self, keep: bool) -> None:

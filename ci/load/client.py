@@ -182,7 +182,7 @@ class Load:
             now = time.perf_counter()
             self.stopped = self.stopped or bool(self.seconds and now - began > self.seconds) or self.until()
         self.result.seconds = time.perf_counter() - began
-        for fd, _ in self.epoll.poll(0.05):  # nothing may come that nobody has asked for
+        for fd, _ in self.epoll.poll(0.05):  # nothing may come that was not asked for
             try:
                 more = self.clients[fd].socket.recv(1000)
             except OSError:

@@ -37,7 +37,7 @@ def measure(service: Service, seconds: float) -> tuple[float, int]:
     command = ["wrk", "-t1", "-c32", f"-d{seconds:g}", f"http://{host}:{port}/"]
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     if "Socket errors" in said or "Non-2xx" in said:
-        raise SystemExit(f"somebody was dropped:\n{said}")
+        raise SystemExit(f"a client was dropped:\n{said}")
     answered = int(said.partition(" requests in")[0].split()[-1])
     return (service.cpu() - before) / answered * 1e6, answered
 

@@ -22,7 +22,7 @@ BARE = f"python:{DECIDES}-bare"
 
 @pytest.mark.timeout(900)
 def test_defaults_pass_lint_and_test_untouched(tmp_path: Path) -> None:
-    """What a newcomer types, in an environment that its Makefile makes; Docker takes the default's Python if it can."""
+    """What a new user types, in an environment that its Makefile makes; Docker takes the default's Python if it can."""
     project = generate(copy_template(tmp_path / "template"), tmp_path / "here")
     assert_passed(make(project, "lint", "test-unit"), DECIDES)
     assert_passed(make(project, "test"), OPTIONS["python_version"][0])

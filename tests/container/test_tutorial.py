@@ -127,7 +127,7 @@ def test_every_command_does_what_the_page_says(tmp_path: Path, record_property: 
         record_property(STEP + title, end - start)
 
 
-def test_a_newcomers_path() -> None:
+def test_a_new_user_paths_path() -> None:
     """Three commands to a running service, one more to a tested container."""
     commands = {title: text.strip().splitlines() for title, text in steps(PAGE)}
     first, tested = (text for title, text in commands.items() if "command" in title)

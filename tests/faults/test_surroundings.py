@@ -162,7 +162,7 @@ def test_inherited_descriptors_are_closed_in_the_foreground(target: Target) -> N
     try:
         target.said("ready: ")
         os.set_blocking(reader, False)
-        assert os.read(reader, 1) == b"", "nobody holds the pipe's other end any more"
+        assert os.read(reader, 1) == b"", "no process holds the pipe's other end any more"
     finally:
         os.close(reader)
     assert target.stop() == 0
@@ -179,7 +179,7 @@ def test_the_limit_of_open_files_is_raised(target: Target) -> None:
 
 
 def test_a_blocked_signal_does_not_stay_blocked(target: Target) -> None:
-    """A starter that blocks TERM must not make a service that nobody can stop."""
+    """A starter that blocks TERM must not make a service that cannot be stopped."""
     block = "signal.pthread_sigmask(signal.SIG_BLOCK, [15, 1])"
     blocker = f"import os, signal, sys; {block}; os.execv(sys.argv[1], sys.argv[1:])"
     target.start("-n", "1", prefix=(sys.executable, "-c", blocker))
@@ -384,7 +384,7 @@ def orphan(request):
 """
 ADOPT = "import ctypes; assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0\n"  # PR_SET_CHILD_SUBREAPER (prctl(2))
 BECOME = ADOPT + "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-# What `docker run --init` puts above a service: it adopts orphans, reaps everybody and ends with its child.
+# What `docker run --init` puts above a service: it adopts orphans, reaps all and ends with its child.
 INIT = (
     ADOPT
     + """

@@ -69,7 +69,7 @@ CASES: dict[str, tuple[list[bytes], int, bytes]] = {
     "empty field value": ([b"GET / HTTP/1.1\r\nHost: a\r\nX-Empty:\r\n\r\n"], 200, b"index"),
     "control character in a field value": ([b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x07b\r\n\r\n"], 400, b""),
     # RFC 9110 15.6.6, RFC 9112 2.3.
-    "version that nobody has": ([b"GET / HTTP/9.9\r\nHost: a\r\n\r\n"], 505, b""),
+    "version that does not exist": ([b"GET / HTTP/9.9\r\nHost: a\r\n\r\n"], 505, b""),
     # RFC 9112 2.2: nothing but empty lines may stand before a request.
     "invalid bytes before a request": ([b"\xff\xfeGET / HTTP/1.1\r\nHost: a\r\n\r\n"], 400, b""),
     "invalid line ending": ([b"GET / HTTP/1.1\rHost: a\r\r"], 400, b""),

@@ -606,7 +606,7 @@ def test_no_continue_for_http_1_0(http: Service) -> None:
 
 
 def test_malformed_chunks_behind_expect(http: Service) -> None:
-    """The body is there with the head, and broken: nobody has asked for it yet."""
+    """The body is there with the head, and broken: no handler has read it yet."""
     with http.wire() as wire:
         wire.send(POST.format("/deaf") + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
         answer = wire.answer()
@@ -723,7 +723,7 @@ def test_max_connections(service: Service) -> None:
 
 
 def test_empty_lines_after_a_request_are_no_half_request(service: Service) -> None:
-    """Old clients send CRLF behind a body: closed like an idle connection, without a 408 that nobody asked for."""
+    """Old clients send CRLF behind a body: closed like an idle connection, without a 408 that answers no request."""
     service.handlers(HANDLERS)
     service.start("--header-timeout", "0.5", "--keep-alive", "0.5")
     with service.wire() as wire:
@@ -845,7 +845,7 @@ def test_a_slow_generator_is_not_a_slow_client(http: Service) -> None:
 
 @pytest.mark.parametrize("target", ["/file/whole", "/generated/large"])
 def test_a_slow_reader_gets_everything(http: Service, target: str) -> None:
-    """And holds up nobody else."""
+    """And delays no other client."""
     with small_buffers(http) as wire:
         wire.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n")
         for _ in range(20):

@@ -52,7 +52,7 @@ def assert_as_parsed(service: Service, data: bytes) -> None:
         if answer.status == 200:
             assert (answer.header("x-target"), request.method) == (request.target, request.method)
             assert answer.body == (b"" if request.method == "HEAD" else request.body)
-        else:  # OPTIONS * and methods that nobody knows
+        else:  # OPTIONS * and unknown methods
             assert answer.status == (204 if request.target[0] != "/" else 501)
     rest = [answer.status for answer in found[len(served) :]]
     assert rest == ([outcome.status] if outcome.status is not None else []), rest

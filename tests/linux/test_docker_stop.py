@@ -95,7 +95,7 @@ class Load:
             assert self.changed.wait_for(lambda: self.counts["answered"] >= answers, DEADLINE), self.counts
 
     def connect(self) -> socket.socket | None:
-        """None once nobody listens there any more, or the address itself is gone."""
+        """None once nothing listens there any more, or the address itself is gone."""
         try:
             connection = socket.create_connection(self.address, 5.0)
         except OSError:

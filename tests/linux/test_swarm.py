@@ -192,7 +192,7 @@ def test_nothing_is_lost(project: Path, image: str, tmp_path: Path) -> None:
         load.more()
         times["scaled"] = time.monotonic() - began
 
-        # So far nobody was refused, and nothing was lost.
+        # So far no client was refused, and nothing was lost.
         events = load.events
         bad = [event for event in events if "error" in event or "elsewhere" in event]
         assert bad == [], f"{len(bad)} of {len(events)}: {bad[:5]}"
@@ -236,7 +236,7 @@ def told(made: Swarm) -> Iterator[None]:
 
 
 def start_clients(made: Swarm, directory: Path) -> Load:
-    """As a service of the swarm: whoever is on the network can look the names up."""
+    """As a service of the swarm: all containers on the network can look the names up."""
     directory.mkdir()
     shutil.copy(Path(__file__).with_name("swarm_client.py"), directory)
     options = ["--network", "hello-server_service", "--constraint", "node.role==manager", "--restart-condition", "none"]

@@ -260,7 +260,7 @@ def test_stop_lets_a_request_finish(machine: Systemd) -> None:
 
 
 def test_a_low_port_needs_one_capability(machine: Systemd) -> None:
-    # Docker lets everybody have every port; a machine does not.
+    # Docker lets every user have every port; a machine does not.
     machine.run("mount", "-o", "remount,rw", "/proc/sys")
     machine.run("sh", "-c", "echo 1024 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
     machine.write(f"/etc/default/{SERVICE}", "HELLO_SERVER_PORT=80\n")

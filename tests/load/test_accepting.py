@@ -1,4 +1,4 @@
-"""Who accepts: the one that holds the fewest; nobody at --max-connections, or without descriptors."""
+"""Which worker accepts: the one with the fewest connections; none at --max-connections, or without descriptors."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_drain_without_descriptors_leaves_nobody_behind(service: Loaded) -> No
         service.log.wait_for("cannot accept: Too many open files; accepting pauses")
         inside.send("GET /enough HTTP/1.1\r\nHost: a\r\nX-Held-Back: ")
         service.signal(signal.SIGTERM)
-        eventually(lambda: refused(service.address), "newcomers are refused")
+        eventually(lambda: refused(service.address), "new clients are refused")
         inside.send("no more\r\n\r\n")
         assert inside.answer().status == 200
         for one in late:

@@ -1,4 +1,4 @@
-"""Connections that change hands: each request is answered exactly once, no descriptor leaks, nobody is forgotten."""
+"""Connections that change hands: each request is answered exactly once, no descriptor leaks, none is forgotten."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_full_process_takes_nothing_over(prefork: Loaded) -> None:
 
 
 def test_stopped_for_a_while(service: Loaded) -> None:
-    """SIGSTOP and SIGCONT: a worker that is not scheduled keeps nobody else from being served."""
+    """SIGSTOP and SIGCONT: a worker that is not scheduled keeps no client of another worker waiting."""
     service.members(3)
     victim = service.workers[0]
     os.kill(victim, signal.SIGSTOP)

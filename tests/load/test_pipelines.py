@@ -1,4 +1,4 @@
-"""Pipelines: requests sent without waiting for answers. They are answered in order, cost nobody a stack overflow, do
+"""Pipelines: requests sent without waiting for answers. They are answered in order, cause no stack overflow, do
 not keep others waiting, and survive whatever happens to the connection on its way."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from loaded import Loaded
 
 
 def assert_alive(service: Loaded, workers: list[int]) -> None:
-    """Nobody has died of it, and everybody is served."""
+    """No process has died of it, and all clients are served."""
     with service.wire() as wire:
         assert wire.get("/").body == b"hello"
     assert sorted(service.workers) == sorted(workers)
@@ -41,7 +41,7 @@ def test_a_thousand_in_one_piece(service: Loaded, request_: bytes, body: bytes) 
 
 
 def test_pipelines_leave_turns_for_others(service: Loaded) -> None:
-    """Three hundred handlers of 5 ms each, on one connection of the only worker: nobody waits for all of them."""
+    """Three hundred handlers of 5 ms each on one connection of the only worker: no other client waits for all."""
     service.members(1)
     with service.wire() as wire, service.wire() as other:
         assert other.get("/").body == b"hello"
@@ -68,8 +68,8 @@ def neighbours(service: Loaded) -> tuple[Wire, Wire]:
 
 
 def test_what_follows_a_large_answer_is_served_elsewhere(prefork: Loaded) -> None:
-    """A client still reads its answer while its worker sleeps: the sentry sends the rest, and hands the request that
-    was sent meanwhile to the idle sibling."""
+    """A client still reads its answer while its worker sleeps: the stall monitor sends the rest, and hands the request
+    that was sent meanwhile to the idle sibling."""
     prefork.members(2)
     reader, sleeper = neighbours(prefork)
     reader.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\nGET /pid HTTP/1.1\r\nHost: a\r\n\r\n")

@@ -1,5 +1,5 @@
-"""A slow handler delays nobody while a worker is idle. The bounds are generous: these tests share the machine with
-others. ci/load/slow_handlers.py measures the design's own."""
+"""A slow handler delays no other request while a worker is idle. The bounds are generous: these tests share the machine
+with others. ci/load/slow_handlers.py measures the design's own."""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ def test_trace_context(make: Make, pool: str) -> None:
 
 
 def test_ids_only_for_who_asks(make: Make, pool: str) -> None:
-    """A line that the handler logs is asking; with --request-id always, everybody asks."""
+    """A line that the handler logs is asking; with --request-id always, every request asks."""
     service = make(pool)
     service.start("-n", "1")
     assert "x-request-id" not in service.get("/").headers

@@ -253,7 +253,7 @@ def test_not_through_a_symbolic_link(filed: Make) -> None:
     assert target.read_text() == ""
 
 
-@pytest.mark.skipif(not ROOT, reason="only root becomes somebody else")
+@pytest.mark.skipif(not ROOT, reason="only root becomes another user")
 def test_the_logger_keeps_what_it_needs(filed: Make) -> None:
     """It holds no listener, pidfile or socket of the supervisor's: only the pipe, its file and the terminal."""
     service = filed()

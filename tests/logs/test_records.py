@@ -196,7 +196,7 @@ def test_priorities_for_the_journal(make: Make) -> None:
 
 
 def test_nobody_reads(make: Make, pool: str) -> None:
-    """A full pipe: the service answers on; what was lost is counted, and said when somebody reads again."""
+    """A full pipe: the service answers on; what was lost is counted, and logged when the pipe is read again."""
     service = make(pool)
     reader, writer = os.pipe()
     service.launch("-n", "2", "--admin", "127.0.0.1:0", stderr=writer)
@@ -249,7 +249,7 @@ def test_after_the_supervisor(make: Make) -> None:
 
 
 def test_detached_says_everything_on_the_terminal_first(make: Make) -> None:
-    """In both formats, and what init() prints too; then nobody holds the terminal."""
+    """In both formats, and what init() prints too; then no process holds the terminal."""
     service = make(
         handlers=TALKING.replace('tell("init", uid=os.geteuid())', 'print("from init")\n    tell("init", uid=0)')
     )

@@ -1,4 +1,4 @@
-"""The supervisor answers when nobody else can, and lets nobody hold it up."""
+"""The supervisor answers when no other process can, and no client holds it up."""
 
 from __future__ import annotations
 

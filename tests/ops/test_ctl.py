@@ -141,7 +141,7 @@ def test_a_stop_wins_over_a_restart(service: Watched) -> None:
     assert again.returncode == 1
     assert "stopping already" in again.stderr
     service.signal(signal.SIGTERM)
-    eventually(service.refuses, "nobody listens")
+    eventually(service.refuses, "nothing listens")
     arrival.release()
     assert held.result().status == 200
     assert service.wait() == 0
@@ -231,7 +231,7 @@ def test_health_is_cheap(service: Watched) -> None:
     host, port = service.admin
 
     def cost(*command: str) -> float:
-        """CPU milliseconds, the least of ten: others disturb, nobody helps."""
+        """CPU milliseconds, the least of ten: other load only adds to them."""
         best = float("inf")
         for _ in range(10):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -25,7 +25,7 @@ def manual() -> Iterator[ModuleType]:
     before = set(sys.modules)
     spec.loader.exec_module(module)
     yield module
-    for name in set(sys.modules) - before:  # the runtime of the template is nobody else's
+    for name in set(sys.modules) - before:  # no other test uses the runtime of the template
         del sys.modules[name]
 
 

@@ -63,7 +63,7 @@ class Customers:
 
 
 def keep(browser: Browser, name: str) -> None:
-    """On a desk and on a phone; nothing may stick out of the phone."""
+    """On a large screen and on a phone; nothing may stick out of the phone."""
     browser.size(390, 844, phone=True)
     browser.wait_for("innerWidth === 390")
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390

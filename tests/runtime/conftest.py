@@ -30,5 +30,5 @@ def source(request: pytest.FixtureRequest, generated: Source) -> Path:
 
 @pytest.fixture(scope="session")
 def ports() -> Iterator[int]:
-    """An iterator: next(ports) is a port that nobody else will use."""
+    """An iterator: next(ports) is a port that no other test will use."""
     return free_ports()

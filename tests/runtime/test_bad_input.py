@@ -26,7 +26,7 @@ from harness import (
 USAGE, UNAVAILABLE, SOFTWARE, NOPERM, CONFIG = 2, 69, 70, 77, 78
 INIT = 'tell("init", uid=os.geteuid())'
 WORKER_INIT = 'tell("worker_init")'
-needs_root = pytest.mark.skipif(not ROOT, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")
 
 
 # -- the command line --------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_unknown_user_or_group(service: Service, flag: str, what: str) -> None:
 
 
 def test_interface_of_another_machine(service: Service) -> None:
-    done = service.run("-x", "-i", "192.0.2.1", "-p", "0")  # TEST-NET-1: nobody has it
+    done = service.run("-x", "-i", "192.0.2.1", "-p", "0")  # TEST-NET-1: no machine has it
     assert_refused(done, UNAVAILABLE, r"192\.0\.2\.1", "address")
 
 

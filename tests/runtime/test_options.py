@@ -28,7 +28,7 @@ from harness import (
 
 UNAVAILABLE = 69
 LOCAL = ("-i", "127.0.0.1")
-needs_root = pytest.mark.skipif(not ROOT, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(not ROOT, reason="only root can become another user")
 
 # Each process tells who it is, as the kernel sees it.
 WHO = """

@@ -19,7 +19,7 @@ WHO: dict[str, Any] = {"unprivileged": True}  # root may read and write everythi
 
 @pytest.fixture
 def dead_pid() -> int:
-    """A process id that was somebody's a moment ago."""
+    """A process id that was another process's a moment ago."""
     with subprocess.Popen(["true"]) as process:
         process.wait()
     return process.pid
@@ -161,7 +161,7 @@ def test_symbolic_link_is_not_followed(service: Service) -> None:
 
 
 def test_only_our_own_file_is_removed(service: Service) -> None:
-    """Somebody removed the pidfile and wrote another: that one is not ours."""
+    """Another program removed the pidfile and wrote its own: that one is not ours."""
     service.start_detached()
     service.pidfile.unlink()
     service.pidfile.write_text("another's\n")

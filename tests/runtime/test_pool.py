@@ -1,4 +1,4 @@
-"""The pool: grows at once, shrinks when it is calm, and goes on when somebody is killed."""
+"""The pool: grows at once, shrinks when it is calm, and goes on when a worker is killed."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_floor_equal_to_ceiling_stays(service: Service) -> None:
     assert sorted(service.wait_workers(3)) == workers
 
 
-# -- somebody is killed -------------------------------------------------------------------------------------
+# -- a worker is killed --------------------------------------------------------------------------------------
 
 
 def held(service: Service) -> tuple[Background, Arrival]:
@@ -206,7 +206,7 @@ def test_kill_9_of_the_supervisor(service: Service) -> None:
     arrival.release()
     assert request.result().body == b"released"
     service.assert_nothing_left()
-    with socket.socket() as ours:  # nobody keeps the port
+    with socket.socket() as ours:  # no process keeps the port
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         ours.bind(address)
         ours.listen()
@@ -240,7 +240,7 @@ def test_kill_9_of_supervisor_and_server(service: Service) -> None:
 
 
 def test_kill_9_of_everybody_but_a_worker_that_never_ends(service: Service) -> None:
-    """The sentry enforces the drain deadline, though the worker is caught in its handler."""
+    """The stall monitor enforces the drain deadline, though the worker is blocked in its handler."""
     service.expect_errors = True
     service.start("-n", "1", "--drain-timeout", "1")
     request, arrival = held(service)
@@ -387,7 +387,7 @@ def test_worker_is_replaced_at_the_request_timeout(service: Service) -> None:
 
 
 def test_stopped_worker_is_replaced_at_the_request_timeout(service: Service) -> None:
-    """SIGSTOP stops the sentry as well: the server must act."""
+    """SIGSTOP stops the stall monitor as well: the server must act."""
     service.expect_errors = True
     service.start("-n", "1", "-m", "2", "--request-timeout", "1")
     _, arrival = held(service)

@@ -1,4 +1,4 @@
-"""What each signal does, to the supervisor and to everybody else (the table of the design)."""
+"""What each signal does, to the supervisor and to all other processes (the table of the design)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def in_flight(service: Service) -> Background:
 
 
 def draining(service: Service) -> None:
-    """Until the word has reached the workers: the idle ones leave, and nobody listens."""
+    """Until the word has reached the workers: the idle ones leave, and nothing listens."""
     eventually(lambda: len(service.workers) == 1 and service.refuses(), "idle workers leave")
 
 
@@ -577,7 +577,7 @@ def status(request):
 """)
     service.start("-n", "1")
     masks = dict(re.findall(r"^(Sig(?:Blk|Ign)):\s*(\w+)$", service.get("/status").text, re.MULTILINE))
-    # The C library keeps 32 and 33 to itself: if whoever started these tests ignores them, nobody can change it.
+    # The C library keeps 32 and 33 to itself: if the starter of these tests ignores them, it stays so.
     ours = sum(1 << (number - 1) for number in signal.valid_signals())
     assert {name: int(mask, 16) & ours for name, mask in masks.items()} == {"SigBlk": 0, "SigIgn": 0}
 

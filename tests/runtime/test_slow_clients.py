@@ -38,7 +38,7 @@ def drop(request):
 
 
 def assert_others_are_served(service: Service, requests: int = 40) -> None:
-    """On connections of their own, and on one that is kept; nobody waits noticeably."""
+    """On connections of their own, and on one that is kept; no client waits noticeably."""
     took = []
     with service.wire() as kept:
         for _ in range(requests):
@@ -47,7 +47,7 @@ def assert_others_are_served(service: Service, requests: int = 40) -> None:
             with service.wire() as fresh:
                 assert fresh.get("/").body == b"hello"
             took.append(time.monotonic() - began)
-    assert max(took) < 5, f"somebody waited: {max(took):.3f} s"
+    assert max(took) < 5, f"a client waited: {max(took):.3f} s"
 
 
 @contextlib.contextmanager
@@ -161,7 +161,7 @@ def never_reads(wire: Wire) -> None:
 
 
 def test_never_reading(two: Service) -> None:
-    """Ten times 20 MB, and nobody takes them."""
+    """Ten times 20 MB, and no client takes them."""
     with contextlib.ExitStack() as stack:
         for _ in range(10):
             never_reads(stack.enter_context(two.wire()))
@@ -276,7 +276,7 @@ def test_hostile(two: Service, case: str) -> None:
     assert answer is not None
     assert answer.status in (status, 400)
     assert_others_are_served(two)
-    assert (two.server, sorted(two.workers)) == (server, workers)  # nobody died of it
+    assert (two.server, sorted(two.workers)) == (server, workers)  # no process died of it
     lines = two.log.lines[mark:]
     assert len(lines) <= 4, lines  # a line for each at most
 

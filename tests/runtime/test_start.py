@@ -228,7 +228,7 @@ def test_detached_holds_nothing_of_the_shell(service: Service) -> None:
 
 
 def test_detached_handlers_may_print(service: Service) -> None:
-    """As much as they like: a pipe that nobody reads would fill, or break."""
+    """As much as they like: a pipe that no process reads would fill, or break."""
     service.handlers(
         HANDLERS.replace(
             'return "hello"',
@@ -319,7 +319,7 @@ def test_start_timeout_holds_for_worker_init(service: Service) -> None:
 
 
 def test_detached_survives_a_closed_stderr(service: Service) -> None:
-    """`service ... start >&-` is somebody's cron job."""
+    """`service ... start >&-` is what a cron job may do."""
     prefix = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
     done = service.run("--pidfile", service.pidfile, *LOOPBACK, prefix=prefix)
     assert done.returncode == 0
@@ -428,7 +428,7 @@ def test_a_name_is_one_line(service: Service, name: str) -> None:
 
 
 def test_syslog_is_not_waited_for(service: Service, syslog: tuple[tuple[str, ...], Log]) -> None:
-    """Nobody listens to syslog any more: the service goes on."""
+    """Nothing listens to syslog any more: the service goes on."""
     prefix, _ = syslog
     service.start_detached(prefix=prefix)
     (service.directory / "log").unlink()
@@ -523,7 +523,7 @@ def test_check_of_a_good_service(service: Service) -> None:
         done = service.run("--check", "-i", "127.0.0.1", "-p", str(port))
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert service.events.everything() == []  # ... and calls nobody
+    assert service.events.everything() == []  # ... and calls no handler
     service.assert_nothing_left()
 
 

@@ -1,4 +1,4 @@
-"""--reload: an edited file is served without anybody asking for it."""
+"""--reload: an edited file is served without an order."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def ports(ledger: Ledger, homes: Homes) -> None:
     ledger.need(
         homes.pod_env[homes.prefix + "ADMIN"].startswith(":"), "admin port: probes do not reach a loopback address"
     )
-    ledger.need("from" in policy[1] and "from" not in policy[0], "admin port: the network policy opens it to everybody")
+    ledger.need("from" in policy[1] and "from" not in policy[0], "admin port: the network policy opens it to all")
     ledger.same("metrics path", monitor=monitored["path"], service="/metrics" if "/metrics" in homes.pages else "none")
 
 
@@ -350,7 +350,7 @@ def configuration(ledger: Ledger, homes: Homes) -> None:
 
 
 def selectors(ledger: Ledger, homes: Homes) -> None:
-    """Whoever selects pods selects these."""
+    """Each selector of pods selects these."""
     labels = homes.deployment["template"]["metadata"]["labels"].items()
     selected: dict[str, Mapping[str, str]] = {
         "Deployment": homes.deployment["selector"]["matchLabels"],

@@ -149,7 +149,7 @@ def files(project: Path) -> dict[str, bytes]:
 
 
 def modes(project: Path) -> dict[str, str]:
-    """As git keeps them, whatever the umask: 755 of what everybody may execute who may read it, 644 of the rest."""
+    """As git keeps them, whatever the umask: 755 of what may be executed by all that may read it, 644 of the rest."""
 
     def mode(bits: int) -> str:
         execute, read = bits & 0o111, bits >> 2 & 0o111

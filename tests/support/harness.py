@@ -198,9 +198,9 @@ class Log:
                 self._changed.wait(left)
 
     def wait_closed(self, deadline: float = DEADLINE) -> None:
-        """Until nobody holds the other end any more."""
+        """Until no process holds the other end any more."""
         self._thread.join(deadline)
-        assert not self._thread.is_alive(), "somebody still holds the service's stderr"
+        assert not self._thread.is_alive(), "a process still holds the service's stderr"
 
 
 # -- what the handlers say -------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class Arrival:
 
 
 class Events:
-    """Where handlers report; listens on a UNIX socket that everybody may use."""
+    """Where handlers report; listens on a UNIX socket that every user may use."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -577,7 +577,7 @@ class Service:
         self.log.wait_for(rf"ready: generation {generation}\b")
 
     def wait_alone(self) -> None:
-        """Until there is one generation only: from now on nobody else answers."""
+        """Until there is one generation only: from now on no other generation answers."""
         eventually(lambda: len(self.servers) == 1, "the old generation is gone")
 
     def start_detached(
@@ -615,7 +615,7 @@ class Service:
         return self._log
 
     def processes(self) -> list[psutil.Process]:
-        """All living processes of this test, whoever their parent is now."""
+        """All living processes of this test, whatever their parent is now."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -660,7 +660,7 @@ class Service:
             raise AssertionError(f"{late}, but {len(self.workers)} of {self.servers}") from None
 
     def zombies(self) -> list[int]:
-        """Children of this service that nobody has reaped."""
+        """Children of this service that are not reaped."""
         living = [self.pid, *self.servers, *self.workers]
         return [
             child.pid
@@ -774,7 +774,7 @@ class Service:
         return Wire(self.address)
 
     def refuses(self) -> bool:
-        """Whether nobody listens any more: newcomers are refused, and the members know that they drain."""
+        """Whether nothing listens any more: new clients are refused, and the members know that they drain."""
         try:
             self.wire().close()
         except ConnectionRefusedError:
@@ -783,7 +783,7 @@ class Service:
 
     @contextlib.contextmanager
     def occupied(self) -> Iterator[int]:
-        """A port of 127.0.0.1 on which somebody else listens."""
+        """A port of 127.0.0.1 on which another program listens."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             yield other.getsockname()[1]
 
@@ -821,7 +821,7 @@ def as_nobody(wanted: bool) -> dict[str, Any]:
 
 
 def free_ports() -> Iterator[int]:
-    """Ports that nobody uses; below the ephemeral ones, and different in each parallel worker."""
+    """Ports that are free; below the ephemeral ones, and different in each parallel worker."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     for port in range(15000 + 500 * worker, 15500 + 500 * worker):
         with socket.socket() as probe:

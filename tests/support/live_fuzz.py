@@ -54,7 +54,7 @@ def answers(wire: Wire, outcome: Outcome) -> list[tuple[int, str | None, bytes]]
 
 def check(service: Service, data: bytes, source: random.Random) -> None:
     outcome = run(data)
-    # Who says close, or speaks HTTP/1.0, and sends more later may be reset; after an error nobody is.
+    # A client that says close, or speaks HTTP/1.0, and sends more later may be reset; after an error none is.
     rude = outcome.state == "closed" and outcome.status is None
     places = [] if rude else sorted(source.randrange(len(data) + 1) for _ in range(source.choice((0, 0, 1, 3))))
     try:
@@ -74,12 +74,12 @@ def check(service: Service, data: bytes, source: random.Random) -> None:
         if status not in (200, 204, 405, 501):
             raise FailureError(f"{request} was answered with {status}", data, places)
         if status != 200 and request.expect and answer is found[-1]:
-            return  # nobody read the body that the client had announced, so nothing can follow
+            return  # the body was not read that the client had announced, so nothing can follow
     rest = [status for status, _, _ in found[len(outcome.requests) :]]
     allowed = [[outcome.status]] if outcome.status is not None else [[]]
     if outcome.state == "body":
         allowed.append([413])
-        if b"expect" in data.lower():  # nobody may want the body that has been announced
+        if b"expect" in data.lower():  # the body that has been announced may be unwanted
             allowed += [[204], [405], [501]]
     if len(found) < len(outcome.requests) or rest not in allowed:
         raise FailureError(f"{found}, expected {outcome}", data, places)

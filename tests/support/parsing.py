@@ -88,7 +88,7 @@ class Engine:
 
     def feed(self, data: bytes) -> None:
         if self.closed:
-            return  # nobody reads any more
+            return  # no process reads any more
         self._buffer += data
         try:
             while not self.closed and self._step():

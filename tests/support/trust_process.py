@@ -63,7 +63,7 @@ def writable_pipes(lowest=0):
             continue
 
 def to_parent():
-    """Sockets that this process's parent has made: whoever reads the other end is the supervisor (in a server)."""
+    """Sockets that this process's parent has made: in a server, the other end is the supervisor's."""
     for name in os.listdir("/proc/self/fd"):
         try:
             end = socket.socket(fileno=os.dup(int(name)))

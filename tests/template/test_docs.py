@@ -118,7 +118,7 @@ def test_port_is_the_same_everywhere(moved: Path) -> None:
 
 
 def test_stop_times_fit_together(project: Path) -> None:
-    """A drain ends before the one who asked for the stop loses patience."""
+    """A drain ends before docker, compose or systemd kill."""
     drain = int(re.findall(r"DRAIN_TIMEOUT=(\d+)", (project / "Dockerfile").read_text())[0])
     compose = yaml.safe_load((project / "compose.yaml").read_text())["services"]["hello-server"]
     assert drain < 10  # what `docker stop` gives

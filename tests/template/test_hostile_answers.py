@@ -104,7 +104,7 @@ def unit_values(text: str) -> dict[str, str]:
     for line in joined.splitlines():
         name, equals, value = line.partition("=")
         if equals and not line.startswith("#"):
-            assert not re.search(r"(?<!%)(?:%%)*%(?![%NS])", value), "a specifier that nobody meant"
+            assert not re.search(r"(?<!%)(?:%%)*%(?![%NS])", value), "a specifier that was not meant"
             found[name] = value.strip().replace("%%", "%")
     return found
 

@@ -370,7 +370,7 @@ def test_drain_waits_for_a_busy_thread(either: Service) -> None:
     (arrival,) = either.events.wait("gate")
     either.signal(signal.SIGTERM)
     either.log.wait_for("stopping gracefully")
-    eventually(either.refuses, "nobody listens")
+    eventually(either.refuses, "nothing listens")
     arrival.release()
     answer = client.result()
     assert answer.body == b"released 1"

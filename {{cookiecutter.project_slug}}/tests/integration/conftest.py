@@ -155,7 +155,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
     """Meanwhile no other test run of this user builds or removes an image. Two that build at the same time share
-    layers, and who removes its image removes the layers that nobody uses yet."""
+    layers, and who removes its image removes the layers that no image uses yet."""
     with (Path(tempfile.gettempdir()) / f"image-tests-{os.getuid()}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -36,7 +36,7 @@ def answers(address: Address) -> bool:
     """Whether the service serves."""
     try:
         return ask(address, "/healthz")[0] == 200
-    except (urllib.error.URLError, ConnectionError):  # nobody listens yet behind the published port
+    except (urllib.error.URLError, ConnectionError):  # nothing listens yet behind the published port
         return False
 
 

@@ -37,7 +37,7 @@ def answers(address: Address) -> bool:
     """Whether the service serves."""
     try:
         return bool(ask(address, b"hello"))
-    except OSError:  # nobody listens yet behind the published port
+    except OSError:  # nothing listens yet behind the published port
         return False
 
 

@@ -1,4 +1,4 @@
-"""What is in the image: the service, compiled, and nothing that somebody could change or that the making has left."""
+"""What is in the image: the service, compiled, and nothing that its user could change or that the making has left."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ for top, _, names in os.walk("/app"):
         found[os.path.relpath(path, "/app")] = [facts.st_uid, facts.st_mode & 0o7777, flags]
 print(json.dumps(found))
 """
-# What the user of the service could write, outside of what the container mounts; sticky directories are everybody's.
+# What the user of the service could write, outside of what the container mounts; sticky directories are for every user.
 WRITABLE = """
 import os
 for top, directories, names in os.walk("/"):

@@ -11,7 +11,7 @@ from {{ cookiecutter.package_name }}.runtime.stream import Stream
 
 @pytest.fixture
 def stream() -> Iterator[Stream]:
-    """A connection, whose other end nobody reads."""
+    """A connection, whose other end no process reads."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield Stream(ours, "", None)

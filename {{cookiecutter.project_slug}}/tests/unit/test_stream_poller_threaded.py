@@ -172,7 +172,7 @@ def test_accepting_pauses_until_armed_again(make: Make) -> None:
     host.armed = False
     with host.client() as sock:
         assert host.refused.acquire(timeout=DEADLINE)
-        assert not host.refused.acquire(timeout=0.05), "not armed, it wakes nobody"
+        assert not host.refused.acquire(timeout=0.05), "not armed, it wakes no thread"
         host.armed = True
         host.poller.arm_all()
         assert sock.recv(1) == b"!"

@@ -251,6 +251,6 @@ def work(context: Context, slot: int, worker: Any, wakeup: SignalPipe) -> bool:
     """Serve until drained; `worker` is what the pool gives to its runner: a Worker, or a ThreadPool. False when the
     worker failed (worker.fail)."""
     engine = Engine(context, slot, wakeup)
-    runner = context.service.runner.Runner(engine, worker)
-    engine.runner, engine.measure = runner, runner.measure
-    return bool(runner.run())
+    engine.runner = context.service.runner.Runner(engine, worker)
+    engine.measure = engine.runner.measure
+    return engine.runner.run()

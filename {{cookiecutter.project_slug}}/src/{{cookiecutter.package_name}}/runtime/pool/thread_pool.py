@@ -50,7 +50,6 @@ class PoolThread(threading.Thread):
         self.wakeup.acquire()
         self.job: Job | None = None
         self.runs = False  # whatever `start` raised: it can fail after the system has made the thread
-        self.since = 0.0  # when the handler that it runs as the loop's thread began; 0 = none
         self.working = 0.0  # when the job that it runs began; 0 = none, -1 = it leads the loop
         self.born = time.monotonic()
 

@@ -227,5 +227,5 @@ def work(context: Context, slot: int, worker: Any, wakeup: SignalPipe) -> bool:
     """Serve until drained; `worker` is what the pool runs user code with: a Worker, or a ThreadPool. False when the
     worker failed."""
     engine = Engine(context, slot, wakeup)
-    engine.runner = runner = context.service.runner.Runner(engine, worker)
-    return bool(runner.run())
+    engine.runner = context.service.runner.Runner(engine, worker)
+    return engine.runner.run()
