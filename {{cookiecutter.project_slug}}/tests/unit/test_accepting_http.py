@@ -53,6 +53,9 @@ class Loop:
     def unwatch(self, item: Any) -> None:
         item.mask = 0
 
+    def guarded(self, item: object, action: Callable[..., None], *values: object) -> None:
+        action(*values)
+
     def admit(self, item: object) -> None:
         pass
 

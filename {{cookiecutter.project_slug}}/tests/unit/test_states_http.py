@@ -5,18 +5,22 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from {{ cookiecutter.package_name }}.runtime.http import Response, Router
+from {{ cookiecutter.package_name }}.runtime.http.bodies import prepared
 from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
 from {{ cookiecutter.package_name }}.runtime.http.server_state import ServerState
 from {{ cookiecutter.package_name }}.runtime.http.trace_context import Trace
 from {{ cookiecutter.package_name }}.runtime.http1.states import HANDLING, SENDING, TRANSITIONS, State
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import Scoreboard
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode
+from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
+from {{ cookiecutter.package_name }}.runtime.pool.worker import Worker
 
 Serve = Callable[[Any, Any, Any, Any], None]
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -72,15 +76,18 @@ class Peer:
         self.server.clock.tick()
         self.server.serve = self.serve
         self.server.next_piece = lambda connection: connection.source.next()
+        self.server.dispose = lambda body: body.close()
         self.loop = Loop()
         self.result: Any = b"ok"
         ours, self.client = socket.socketpair()
         ours.setblocking(False)
         self.connection = Checked(self.server, self.loop, ours, "")
+        self.loop.watch(self.connection, READ)
 
     def serve(self, connection: Connection, head: Any, body: Any, source: Any) -> None:
         connection.state = HANDLING
-        connection.answer(head, self.result, source)
+        result = self.result if isinstance(self.result, bytes) else prepared(self.result, Worker(1), copy_context())
+        connection.answer(head, result, source)
 
     def say(self, data: bytes) -> State:
         """The client sends this; the state that follows."""
@@ -237,6 +244,17 @@ def test_a_handler_that_does_not_return(peer: Peer) -> None:
     assert sum(peer.server.latency) == 1
     peer.connection.close()
     assert peer.state() == State.CLOSED
+
+
+def test_whatever_fails_resets_the_connection(peer: Peer) -> None:
+    def serve(connection: Any, head: Any, body: Any, source: Any) -> None:
+        connection.state = HANDLING
+
+    peer.server.serve = serve
+    assert peer.say(GET) == State.HANDLING
+    peer.connection.abort()
+    assert peer.state() == State.CLOSED
+    peer.connection.abort()
 
 
 def test_a_body_of_which_the_rest_makes_a_bad_chunk(peer: Peer) -> None:

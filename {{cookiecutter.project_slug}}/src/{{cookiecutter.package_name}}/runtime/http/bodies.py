@@ -9,13 +9,17 @@ import stat
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from contextvars import Context
+from types import GeneratorType
 from typing import Any, NoReturn, Protocol
 
 from ..http1.chunked import LAST_CHUNK, Chunked, chunk
 from ..http1.parser import CHUNKED, Head, Limits, ProtocolError
 from ..log.records import log
-from .messages import DisconnectedError, HTTPError
+from ..pool.worker import Worker, WorkerFailed
+from .messages import TEXT, DisconnectedError, HTTPError, Response, check_body
 
 RECEIVE = 65536  # bytes asked for in one recv
 RATE = 65536  # bytes that must pass in each --body-timeout
@@ -23,6 +27,13 @@ DAY = 86400.0  # seconds: no limit
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 SENDFILE = hasattr(select, "epoll")  # Linux; sendfile(2) of others reports a full socket in other ways
 PIECE = 2**18  # bytes of a file in one call: a fast reader must not delay the others for long
+RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux
+LEFT_FOR = 1.0  # seconds for which a client has sent its end, and a generator empty pieces: it has left
+PLAIN_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom, io.BytesIO)  # closing these runs no user code
+# Compared by identity: what stands for a piece that is empty, and for one that failed.
+EMPTY, BROKEN = b"empty", b"broken"
+END: Any = object()
+new = object.__new__
 
 
 class Client(Protocol):
@@ -121,18 +132,50 @@ class Body:
         return data
 
 
-class Region:
+class UserBody:
+    """What a handler has returned as a body that is not in memory: user code, run in the context of its request, and
+    with the worker whose handler has made it."""
+
+    __slots__ = ("body", "closer", "context", "worker")
+
+    def __init__(self, body: Any, worker: Worker, context: Context) -> None:
+        self.body = body
+        self.closer: Callable[[], object] | None = getattr(body, "close", None)
+        self.worker = worker
+        self.context = context
+        worker._bodies_begun += 1
+
+    @property
+    def closes_at_once(self) -> bool:
+        """Whether `close` runs no user code that is worth the name."""
+        body = self.body
+        kind = type(body)
+        return self.closer is None or kind in PLAIN_FILES or (kind is GeneratorType and body.gi_frame is None)
+
+    def close(self) -> None:
+        """Close the file or generator. User code; whatever it raises is a line in the log."""
+        try:
+            if self.closer is not None:
+                self.context.run(self.closer)
+        except (WorkerFailed, SystemExit) as failure:
+            self.worker.failed(failure)
+        except BaseException:
+            log.exception("closing a response body failed")
+
+
+class Region(UserBody):
     """The rest of a file, as it was when its length was announced: never a byte more, however the file changes."""
 
     __slots__ = ("at", "file", "left")
 
-    def __init__(self, file: Any, at: int, left: int) -> None:
-        self.file = file
+    def __init__(self, body: Any, worker: Worker, context: Context, at: int, left: int) -> None:
+        super().__init__(body, worker, context)
+        self.file = body
         self.at = at
         self.left = left
 
     @classmethod
-    def of(cls, body: Any) -> "Region | None":
+    def of(cls, body: Any, worker: Worker, context: Context) -> "Region | None":
         """None when it is no regular file, or one whose bytes are not those on disk (gzip, text)."""
         if not isinstance(getattr(body, "raw", body), io.FileIO):
             return None
@@ -140,7 +183,7 @@ class Region:
         if not stat.S_ISREG(status.st_mode):
             return None
         at = body.tell()  # buffered files read ahead: the descriptor's own offset is another
-        return cls(body, at, max(0, status.st_size - at))
+        return cls(body, worker, context, at, max(0, status.st_size - at))
 
     def send(self, fd: int) -> int:
         """Send some of it; how many bytes, 0 when the file has become shorter. Raises OSError."""
@@ -152,41 +195,46 @@ class Region:
         self.left -= sent
         return sent
 
-    def close(self) -> None:
-        close_body(self.file)
 
-
-class Stream:
+class Stream(UserBody):
     """A response body whose length is known at its end only: an iterable of bytes or text, or something with read().
 
     HTTP/1.1 gets it chunked (RFC 9112 7.1), HTTP/1.0 plain, ended by the end of the connection.
     """
 
-    __slots__ = ("body", "chunked", "ended", "pieces")
+    __slots__ = ("chunked", "ended", "left_since", "pieces")
 
-    def __init__(self, body: Any, chunked: bool) -> None:
-        if isinstance(body, Mapping):
-            raise TypeError("a response body cannot be a mapping: use Response.json()")
-        self.body = body
-        self.pieces: Iterator[Any] = read_all(body) if hasattr(body, "read") else iter(body)
-        self.chunked = chunked
+    def __init__(self, body: Any, worker: Worker, context: Context) -> None:
+        self.pieces: Iterator[Any] = read_all(body) if hasattr(body, "read") else context.run(iter, body)
+        super().__init__(body, worker, context)
+        self.chunked = False
         self.ended = False
+        self.left_since = 0.0  # when an empty piece found that the client sends nothing more; 0 = it may still
 
     def next(self) -> bytes:
-        """The next piece as the client will get it, b"" after the last. Runs user code, raises what that raises."""
+        """The next piece as the client will get it: b"" after the last, EMPTY for an empty one, after which others have
+        their turn. Runs user code, raises what that raises."""
         if self.ended:
             return b""
-        for piece in self.pieces:
-            data = piece.encode() if isinstance(piece, str) else piece
-            if not isinstance(data, bytes | bytearray | memoryview):
-                raise TypeError(f"a response body is made of bytes or text, not of {type(piece).__name__}")
-            if data:
-                return chunk(bytes(data)) if self.chunked else bytes(data)
-        self.ended = True
-        return LAST_CHUNK if self.chunked else b""
+        piece = self.context.run(next, self.pieces, END)
+        if piece is END:
+            self.ended = True
+            return LAST_CHUNK if self.chunked else b""
+        data = piece.encode() if isinstance(piece, str) else piece
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"a response body is made of bytes or text, not of {type(piece).__name__}")
+        data = bytes(data)
+        if data:
+            self.left_since = 0.0
+        return EMPTY if not data else chunk(data) if self.chunked else data
 
-    def close(self) -> None:
-        close_body(self.body)
+    def is_unheard(self, fd: int) -> bool:
+        """After an empty piece: has the client left? One that has only ended its own side has a moment to get more."""
+        poller = select.poll()
+        poller.register(fd, RDHUP)
+        found, now = poller.poll(0), time.monotonic()
+        self.left_since = (self.left_since or now) if found else 0.0
+        return bool(found) and (found[0][1] & ~RDHUP != 0 or now - self.left_since > LEFT_FOR)
 
 
 def read_all(file: Any) -> Iterator[Any]:
@@ -194,14 +242,37 @@ def read_all(file: Any) -> Iterator[Any]:
         yield piece
 
 
-def close_body(body: Any) -> None:
-    """Close a file or generator; its clean-up is user code and may fail."""
-    close = getattr(body, "close", None)
-    if close is not None:
+def prepared(result: Any, worker: Worker, context: Context) -> Response:
+    """A handler's result as a Response of our own whose body is bytes, a Region or a Stream: what the loop does with it
+    runs no user code. Raises what user code raises, TypeError and ValueError for what cannot be sent."""
+    response = Response(result.encode(), content_type=TEXT) if isinstance(result, str) else Response.of(result)
+    body: Any = response.body
+    if type(response) is Response and type(body) is bytes:
+        return response
+    made = new(Response)
+    made.status = response.status
+    made.headers = list(response.headers)
+    made.content_type = response.content_type
+    if isinstance(body, str):
+        made.body = body.encode()
+    elif isinstance(body, bytes | bytearray | memoryview):
+        made.body = bytes(body)
+    else:
+        check_body(body)
         try:
-            close()
-        except Exception:
-            log.exception("closing a response body failed")
+            source: Any = Region.of(body, worker, context) or Stream(body, worker, context)
+            made.body = source
+        except BaseException:
+            with suppress(Exception):
+                UserBody(body, worker, context).close()
+                worker._bodies_begun -= 1
+            raise
+    return made
+
+
+def is_readable(fd: int) -> bool:
+    """Whether bytes, or the client's end, have arrived that are not read yet."""
+    return wait_for(fd, select.POLLIN, 0)
 
 
 def wait_for(fd: int, mask: int, timeout: float) -> bool:

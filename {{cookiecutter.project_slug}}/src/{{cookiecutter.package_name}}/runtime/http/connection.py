@@ -10,11 +10,12 @@ from ..http1.states import ABANDONED, BODY, HANDLING, HEAD, LINGER, SENDING
 from ..ipc.scoreboard import Phase
 from ..loop.interfaces import FOREVER, PARCEL_MOST
 from ..loop.selector import READ, WRITE
-from .bodies import RATE, RECEIVE, Body, Stream, unsent
+from .bodies import RATE, RECEIVE, Body, Stream, is_readable, unsent
 from .messages import CLOSE, HTTPError, error_page, head_of
 from .response_writer import LINGERING, TURN, ResponseWriter
 
 BUFFERED = 65536  # a body up to this size is complete before its handler starts
+UNREAD = 1.0  # seconds by which a deadline is put off when bytes have arrived that no worker was free to read
 DISCARD = 2**26  # bytes that a client may go on sending in LINGER
 
 # Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
@@ -83,6 +84,7 @@ class Connection(ResponseWriter):
     def advance(self, data: bytes) -> None:
         """Serve the requests in `data` one after the other, in order (RFC 9112 9.3.2), until it runs out."""
         loop, server = self.loop, self.server
+        turn = loop.now
         while True:
             try:
                 found = parse_head(data, server.limits, 0, self.seen)
@@ -106,7 +108,7 @@ class Connection(ResponseWriter):
             data = self.buffer
             if not data or self.state != HEAD:
                 return
-            if monotonic() - loop.now > TURN:
+            if monotonic() - turn > TURN:
                 loop.postpone(self)
                 return
 
@@ -236,6 +238,10 @@ class Connection(ResponseWriter):
         """The deadline has passed."""
         if self.state == HANDLING or (self.loop.is_stood_in and self.runs_user_code):
             return
+        if self.state <= BODY and (not self.mask or is_readable(self.fd)):
+            # What has arrived waits for this worker. The client has its time once that is read.
+            self.deadline = self.loop.now + min(UNREAD, self.server.header_timeout)
+            return
         if self.state == HEAD and self.buffer.strip(b"\r\n"):
             self.refuse(408, "the request head came too slowly")
         elif self.state == BODY:
@@ -270,6 +276,9 @@ class Connection(ResponseWriter):
             try:
                 if self.source is None:  # of a streamed response the head is out already
                     self.sock.send(b"".join(self.page(503, "the request took too long", None)))
+                elif isinstance(self.source, Stream) and not self.source.chunked:
+                    self.break_off()  # at the end of the process: an orderly end would end the body
+                    return
                 self.sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 return  # the client has left

@@ -8,19 +8,20 @@ runner takes the loop over (see `loop/leadership.py`).
 import socket
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Protocol
 
 from ..http1.parser import Head
-from ..http1.states import ABANDONED, HANDLING, SENDING
+from ..http1.states import ABANDONED, CLOSED, HANDLING, SENDING
 from ..ipc.signals import SignalPipe
 from ..loop.event_loop import EventLoop, Wakeup
 from ..loop.interfaces import Mode, Pollable
-from ..loop.leadership import Leader
+from ..loop.leadership import Demoted, Leader
 from ..loop.selector import READ
 from ..pool.worker import Worker, WorkerFailed
 from ..process.member import Context
-from .bodies import Body
+from .bodies import Body, UserBody, prepared
 from .connection import Connection
 from .messages import DisconnectedError, HTTPError, Request, Response, error_page
 from .routes import METHODS, NO_ROUTE, Handler, Route, Router
@@ -30,10 +31,6 @@ from .trace_context import Trace
 new = object.__new__
 GRACE = 0.5  # seconds that idle connections live on in a drain: a request may be on its way
 INLINE = 0.0005  # seconds: a handler that takes longer on average is offered to the runner
-
-
-class Demoted(BaseException):
-    """This thread leads the loop no more: leave the loop's frames and touch nothing of it."""
 
 
 class Runner(Protocol):
@@ -53,8 +50,11 @@ class Runner(Protocol):
     def take_piece(self, connection: Connection) -> bool:
         """Make a generator's next piece elsewhere. False: the leader is to make it."""
 
-    def give_back(self, connection: Connection, action: Callable[[], None]) -> None:
-        """Have the leader, which is another thread by now, go on with a connection."""
+    def take_closing(self, body: UserBody) -> bool:
+        """Close a body elsewhere. False: the leader is to close it."""
+
+    def give_back(self, connection: Connection | None, action: Callable[[], None]) -> None:
+        """Have the leader, which is another thread by now, go on with a connection, if there is one."""
 
     def failed(self, leader: Leader) -> None:
         """User code has called worker.fail in the leader. May raise Demoted."""
@@ -68,7 +68,7 @@ class Engine:
         self.wakeup = wakeup
         self.abandoned = 0
         self.server = ServerState(context, slot)
-        self.server.serve, self.server.next_piece = self.serve, self.next_piece
+        self.server.serve, self.server.next_piece, self.server.dispose = self.serve, self.next_piece, self.dispose
         self.router = self.server.router
         self.literal = self.router.literal
         self.tick, self.publish = self.server.clock.tick, self.server.publish
@@ -85,7 +85,7 @@ class Engine:
         connection = Connection(self.server, self.loop, sock, peer)
         self.loop.admit(connection)
         self.loop.watch(connection, connection.interest)
-        connection.unpack(parcel)
+        self.loop.guarded(connection, connection.unpack, parcel)
         return connection
 
     def flush(self) -> None:
@@ -136,12 +136,19 @@ class Engine:
         if self.measure is not None:
             self.measure(route, self.loop.moment - started)
         if leader.worker.failure:
+            if connection.is_parked:  # another leader may go on with it
+                self.loop.watch(connection, READ)
+                if connection.buffer:
+                    self.loop.postpone(connection)
             self.runner.failed(leader)
 
     def finish(self, connection: Connection, head: Head, result: Any, source: Body | None) -> None:
         """In the leader: another thread has run the handler, so send the response, and serve what came after the
         request."""
         if self.has_ended(connection):
+            if isinstance(result, Response) and isinstance(result.body, UserBody):
+                result.body.worker._bodies_ended += 1
+                self.dispose(result.body)
             return
         connection.answer(head, result, source)
         if connection.is_parked:
@@ -154,15 +161,41 @@ class Engine:
             return None
         leader = self.leadership.leader
         assert leader is not None
+        connection.state = HANDLING
+        leader.serving = connection, None, NO_ROUTE
         leader.started = time.monotonic()
         piece = connection.make_piece(leader.worker)
         leader.started = 0.0
         if leader.state and not self.leadership.regain(leader):
             self.runner.give_back(connection, partial(self.send_piece, connection, piece))
             raise Demoted
+        connection.state = SENDING
         if leader.worker.failure:
+            if self.measure is not None:  # another leader goes on with it
+                self.loop.unwatch(connection)
+                self.runner.give_back(connection, partial(self.send_piece, connection, piece))
             self.runner.failed(leader)
         return piece
+
+    def dispose(self, body: UserBody) -> None:
+        """A response needs its body no more. Closing that runs user code: in the leader's next turn, or elsewhere."""
+        self.loop.calls.append(partial(self.close_body, body))
+
+    def close_body(self, body: UserBody) -> None:
+        """In the leader."""
+        if self.runner.take_closing(body):
+            return
+        leader = self.leadership.leader
+        assert leader is not None
+        leader.serving = None, None, NO_ROUTE
+        leader.started = time.monotonic()
+        body.close()
+        leader.started = 0.0
+        if leader.state and not self.leadership.regain(leader):
+            self.runner.give_back(None, lambda: None)
+            raise Demoted
+        if leader.worker.failure:
+            self.runner.failed(leader)
 
     def send_piece(self, connection: Connection, piece: bytes) -> None:
         """In the leader: another thread has made a piece of the response."""
@@ -175,9 +208,9 @@ class Engine:
             connection.resume()
 
     def has_ended(self, connection: Connection) -> bool:
-        """Close a connection that was abandoned before its handler returned."""
+        """Close a connection that was abandoned, or reset, before its handler returned."""
         if connection.state != ABANDONED:
-            return False
+            return connection.state == CLOSED
         self.abandoned -= 1
         connection.close()
         return True
@@ -204,6 +237,7 @@ def handle(
     if sent:
         request._trace = Trace(sent)
     worker._request = request
+    context = copy_context()  # what the handler sets in it is this request's: record 23
     try:
         handler = route.handlers.get(head.method) or route.find(head.method)
         if handler is None:
@@ -211,8 +245,8 @@ def handle(
             if isinstance(unusual, Response):
                 return unusual
             handler = unusual
-        result = handler(request)
-        return result if type(result) is bytes else Response.of(result)
+        result = context.run(handler, request)
+        return result if type(result) is bytes else prepared(result, worker, context)
     except HTTPError as error:
         return error_page(error.status, error.detail, head.get("accept", ""), error.headers.items())
     except DisconnectedError as error:

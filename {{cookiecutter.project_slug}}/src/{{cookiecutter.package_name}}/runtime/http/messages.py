@@ -15,13 +15,16 @@ __all__ = ["DisconnectedError", "HTTPError", "Request", "Response", "Router"]
 
 
 class HTTPError(Exception):
-    """Raise it in a handler to answer with an error page of this status: `raise HTTPError(404, "no such order")`."""
+    """Raise it in a handler to answer with an error page of this status: `raise HTTPError(404, "no such order")`.
+    Raises ValueError or TypeError itself for a status or a field that cannot be sent."""
 
     def __init__(self, status: int, detail: str = "", headers: Mapping[str, str] | None = None) -> None:
+        check_status(status)
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
         self.headers = dict(headers or {})
+        check_fields(self.headers.items())
 
 
 class DisconnectedError(ConnectionError):
@@ -187,7 +190,8 @@ WEIGHT = re.compile(r"[01](?:\.[0-9]{0,3})?")
 
 class Response:
     """An answer. `body` is bytes, text (UTF-8), a file (a binary one is sent by sendfile), or an iterable of bytes or
-    text: a generator is run piece by piece, as fast as the client reads. If it raises, the connection is cut."""
+    text: a generator is run piece by piece, as fast as the client reads, in one thread. If it raises, the client gets
+    what was made before, and no valid end. Raises ValueError or TypeError for what cannot be sent."""
 
     __slots__ = ("body", "content_type", "headers", "status")
 
@@ -198,29 +202,42 @@ class Response:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         content_type: str = "",
     ) -> None:
+        if type(body) is not bytes:
+            check_body(body)
+        if status != 200:
+            check_status(status)
         self.body = body
         self.status = status
         self.headers = list(headers.items() if isinstance(headers, Mapping) else headers)
-        self.content_type = content_type or (
-            "text/plain; charset=utf-8" if isinstance(body, str) else "application/octet-stream"
-        )
+        if self.headers:
+            check_fields(self.headers)
+        if content_type and content_type not in USUAL:
+            check_fields([("Content-Type", content_type)])
+        self.content_type = content_type or (TEXT if isinstance(body, str) else OCTETS)
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> "Response":
         """`value` as JSON. Raises TypeError for what JSON cannot say."""
-        return cls(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n", status,
-                   headers or {}, "application/json")  # fmt: skip
+        try:
+            data = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:  # a lone surrogate: UTF-8 has none, an escape can say it
+            data = json.dumps(value, separators=(",", ":")).encode()
+        return cls(data + b"\n", status, headers or {}, "application/json")
 
     @classmethod
     def file(cls, path: str, content_type: str = "application/octet-stream") -> "Response":
-        """A file from disk. Raises OSError when it cannot be opened."""
+        """A file from disk. Raises OSError when it cannot be opened. There is no base directory: a parameter of a route
+        may hold "../" (sent as ..%2f), so never make `path` of what a client has sent without a check."""
         return cls(open(path, "rb"), content_type=content_type)  # the connection closes it
 
     def with_fields(self, fields: Iterable[tuple[str, str]]) -> "Response":
         """The same with these fields, but for those that it has already."""
         own = {name.lower() for name, _ in self.headers}
         more = [one for one in fields if one[0].lower() not in own]
-        return Response(self.body, self.status, [*self.headers, *more], self.content_type)
+        made = object.__new__(Response)  # what is checked already
+        made.body, made.status, made.content_type = self.body, self.status, self.content_type
+        made.headers = [*self.headers, *more]
+        return made
 
     @classmethod
     def of(cls, result: Any) -> "Response":
@@ -269,8 +286,39 @@ HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 OURS = frozenset(
     ("connection", "content-length", "date", "keep-alive", "server", "trailer", "transfer-encoding", "upgrade")
 )
+TEXT, OCTETS = "text/plain; charset=utf-8", "application/octet-stream"
+USUAL = frozenset((TEXT, OCTETS, "application/json", "application/problem+json", "text/html; charset=utf-8"))
 CLOSE, KEEP_ALIVE = b"Connection: close\r\n", b"Connection: keep-alive\r\n"
 BODILESS = frozenset((204, 205, 304))  # RFC 9110 15.3.5, 15.3.6, 15.4.5
+
+
+def check_status(status: Any) -> None:
+    """Raises TypeError or ValueError for what is no final status (RFC 9110 15)."""
+    if not isinstance(status, int):
+        raise TypeError(f"a status is a number, not {status!r}")
+    if not 200 <= status <= 599:
+        raise ValueError(f"not a final status (200 to 599): {status!r}")
+
+
+def check_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Raises ValueError or TypeError for a field that would inject another (RFC 9112 11.1), or cannot be sent."""
+    for name, value in fields:
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise TypeError(f"header {name!r}: {value!r} is not made of texts")
+        if HEADER_NAME.fullmatch(name) is None or HEADER_VALUE.fullmatch(value) is None:
+            raise ValueError(f"header {name!r}: {value!r} is not a valid field")
+        if name.lower() in OURS:
+            raise ValueError(f"header {name!r} is set by the server, not by a handler")
+
+
+def check_body(body: Any) -> None:
+    """Raises TypeError for what cannot be sent as a body."""
+    if isinstance(body, Mapping):
+        raise TypeError("a response body cannot be a mapping: use Response.json()")
+    if not (
+        isinstance(body, bytes | str | bytearray | memoryview) or hasattr(body, "__iter__") or hasattr(body, "read")
+    ):
+        raise TypeError(f"a response body is bytes, text, a file or an iterable of these, not {type(body).__name__}")
 
 
 class Clock:
@@ -295,7 +343,7 @@ class Clock:
         # Not strftime: day and month names must be English in every locale (RFC 9110 5.6.7).
         year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
         date = f"{self.DAYS[weekday]}, {day:02} {self.MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{sec:02} GMT"
-        self.common = f"Server: {self.server}\r\nDate: {date}\r\n".encode("latin-1")
+        self.common = f"Server: {self.server}\r\nDate: {date}\r\n".encode("ascii", "replace")
         self.heads.clear()
 
     def head_of_bytes(self, key: int) -> bytes:
@@ -311,8 +359,7 @@ class Clock:
 def head_of(response: Response, clock: Clock, length: int | None, connection: bytes, chunked: bool) -> bytes:
     """Status line and fields. Raises ValueError for a field that would inject another (RFC 9112 11.1)."""
     status = response.status
-    if not (isinstance(status, int) and 200 <= status <= 599):
-        raise ValueError(f"not a final status: {status!r}")
+    check_status(status)
     reason = REASONS.get(status, "Unknown")
     lines = [b"HTTP/1.1 %d %s\r\n" % (status, reason.encode()), clock.common]
     typed = False

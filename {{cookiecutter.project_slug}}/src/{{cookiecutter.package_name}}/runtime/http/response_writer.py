@@ -14,7 +14,7 @@ from ..log.records import log
 from ..loop.interfaces import FOREVER, Loop
 from ..loop.selector import READ, WRITE
 from ..pool.worker import Worker, WorkerFailed
-from .bodies import RATE, Body, Region, Stream, close_body, unsent
+from .bodies import BROKEN, EMPTY, RATE, Body, Region, Stream, unsent
 from .messages import BODILESS, CLOSE, KEEP_ALIVE, Response, error_page, head_of
 from .server_state import ServerState
 from .trace_context import Trace
@@ -23,7 +23,6 @@ LINGERING = 2.0  # seconds of silence after which a lingering close no longer wa
 LINGERING_MOST = 30.0  # seconds that a client may go on sending
 TURN = 0.005  # seconds after which one client's pipeline or stream makes room for the others
 PUMP = 64  # pieces of 64 KiB that one response sends in a turn
-BROKEN = b"broken"  # compared by identity: what make_piece returns for a generator that failed
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 LEFT = 499  # as nginx calls it: there was no response, for the client had left
 NOTHING = memoryview(b"")  # one for all: a parked connection has to be small
@@ -143,13 +142,13 @@ class ResponseWriter:
                 self.expect_entry(head, 200, len(result))
             whole: bytes = start + result
             return whole
-        response = Response.of(result)
-        if trace is not None:
-            response = response.with_fields(trace.fields())
+        response = result if type(result) is Response else Response(result)
         try:
-            data = self.begin(head, response)
-        except Exception:  # an invalid field, or a body that is none
-            close_body(response.body)
+            data = self.begin(head, response if trace is None else response.with_fields(trace.fields()))
+        except Exception:  # such as a field that became invalid after the response was made
+            if isinstance(response.body, Region | Stream):
+                self.source = response.body
+                self.drop_source()
             response = self.failed(head)
             data = self.begin(head, response)
         if response.status >= 500:
@@ -157,14 +156,9 @@ class ResponseWriter:
         return data
 
     def begin(self, head: Head, response: Response) -> bytes:
-        """The first bytes of a response: its head, and its body when that is in memory. Sets `source`."""
-        body = response.body
-        if isinstance(body, str):
-            body = body.encode()
-        elif isinstance(body, bytearray | memoryview):
-            body = bytes(body)
-        region = None if isinstance(body, bytes) else Region.of(body)
-        length = len(body) if isinstance(body, bytes) else region.left if region else None
+        """The first bytes of a prepared response: its head, and its body when that is in memory. Sets `source`."""
+        body: Any = response.body
+        length = len(body) if isinstance(body, bytes) else body.left if isinstance(body, Region) else None
         empty = head.method == "HEAD" or response.status in BODILESS
         chunked = length is None and bool(head.minor) and not empty
         if length is None and not head.minor and not empty:
@@ -172,11 +166,11 @@ class ResponseWriter:
         connection = CLOSE if self.close_after else b"" if head.minor else KEEP_ALIVE
         start = head_of(response, self.server.clock, length, connection, chunked)
         if not isinstance(body, bytes):
-            source = region or Stream(body, chunked)
+            if isinstance(body, Stream):
+                body.chunked = chunked
+            self.source = body
             if empty:
-                source.close()
-            else:
-                self.source = source
+                self.drop_source()
         self.expect_entry(head, response.status, 0 if empty else length or 0)
         return start + body if isinstance(body, bytes) and not empty else start
 
@@ -218,6 +212,7 @@ class ResponseWriter:
     def pump(self) -> None:
         """Send as much as the client takes. A generator's next piece is made here, by user code."""
         budget = PUMP  # so that one fast response does not keep the loop from the others
+        began = monotonic()  # not the loop's time, which moves on when another thread stands in
         try:
             while budget > 0:
                 source = self.source
@@ -231,7 +226,7 @@ class ResponseWriter:
                     if not self.next_piece():
                         return
                     sent = 0
-                    if monotonic() - self.loop.now > TURN:
+                    if monotonic() - began > TURN or not (self.out or self.source is None):  # or an empty piece
                         budget = 0
                 else:
                     sent = source.send(self.fd) if source.left else 0
@@ -240,7 +235,6 @@ class ResponseWriter:
                     elif not sent:
                         log.error("a file became shorter while it was sent to %s", self.shown_peer())
                         self.take_piece(BROKEN)
-                        return
                 budget -= 1 + (sent >> 16)
                 self.count_sent(sent)
         except BlockingIOError:
@@ -287,11 +281,23 @@ class ResponseWriter:
         """The generator has made a piece; from here the client's time counts again."""
         if self.state == CLOSED:
             return
+        source = self.source
         self.deadline = monotonic() + self.left
         if piece is BROKEN:
             self.server.count_error()
-            self.break_off()
-            self.close()
+            if isinstance(source, Stream) and not source.chunked:
+                self.break_off()
+                self.close()
+                return
+            # An orderly end: that something is missing, the length says, or the last chunk that is not there.
+            if self.entry is not None and isinstance(source, Region):
+                self.entry.size -= source.left
+            self.close_after, self.is_last = True, False
+            self.drop_source()
+        elif piece is EMPTY:
+            if isinstance(source, Stream) and source.is_unheard(self.fd):
+                self.note("left in the middle of a response")
+                self.close()
         elif piece:
             self.out = memoryview(piece)
             if self.entry is not None:
@@ -305,8 +311,14 @@ class ResponseWriter:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def drop_source(self) -> None:
+        """Close where the response came from: now, or as user code in the leader's next turn."""
         source, self.source = self.source, None
-        close_body(source)
+        if source is not None:
+            source.worker._bodies_ended += 1
+            if source.closes_at_once:
+                source.close()
+            else:
+                self.server.dispose(source)
 
     def finish(self) -> None:
         """The response is sent."""
@@ -340,8 +352,21 @@ class ResponseWriter:
             return
         self.loop.watch(self, READ)
 
+    def abort(self) -> None:
+        """Something has failed on behalf of this connection: end it with a reset, whatever its state."""
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        self.entry = None
+        try:
+            self.break_off()
+            self.drop_source()
+        finally:
+            self.loop.forget(self)
+            self.sock.close()
+
     def close(self) -> None:
-        """End the connection, whatever its state. Closing a generator runs user code."""
+        """End the connection, whatever its state."""
         if self.state == CLOSED:
             return
         if self.entry is not None:  # nothing of the response was sent, or not all

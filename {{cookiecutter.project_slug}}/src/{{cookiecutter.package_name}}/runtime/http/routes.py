@@ -2,12 +2,13 @@
 
 Paths are literal (`/orders`), or have `{name}` segments (`/orders/{id}`), or end in `{name:path}`, which takes
 the rest, slashes included (`/files/{rest:path}`; `/{rest:path}` is the catch-all). Literal paths win over
-parameters, and longer patterns over catch-alls.
+parameters, and longer patterns over catch-alls. A segment may have several parameters with text between them
+(`/{y}-{m}-{d}`): the earlier ones are as long as they can be. Matching takes linear time, whatever the path.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 Handler = Callable[..., Any]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -26,14 +27,18 @@ def unescape(text: str) -> str:
 class Route:
     """The handlers of one path, by method; HEAD and OPTIONS follow from the others."""
 
-    __slots__ = ("allow", "handlers", "path", "pattern", "retry", "took")
+    __slots__ = ("allow", "handlers", "path", "pattern", "retry", "splitters", "streams", "took")
 
-    def __init__(self, path: str, pattern: re.Pattern[str] | None) -> None:
+    def __init__(
+        self, path: str, pattern: re.Pattern[str] | None, splitters: "Iterable[Splitter]" = ()
+    ) -> None:  # fmt: skip
         self.path = path
         self.pattern = pattern
+        self.splitters = list(splitters)
         self.handlers: dict[str, Handler] = {}
         self.allow = ""
         self.took = 0.0  # moving average of its handlers' time, in seconds: the threaded pool decides by it
+        self.streams = False  # its handler returned a generator last
         self.retry = 0.0  # when a slow one is tried in the loop again
 
     def add(self, method: str, handler: Handler) -> None:
@@ -68,7 +73,7 @@ class Router:
         if "{" not in path and "}" not in path:
             route = self.literal.setdefault(path, Route(path, None))
         else:
-            route = next((r for r in self.patterns if r.path == path), Route(path, compile_path(path)))
+            route = next((r for r in self.patterns if r.path == path), Route(path, *compile_path(path)))
             if route not in self.patterns:
                 self.patterns.append(route)
                 # Catch-alls last, more literal text first.
@@ -110,8 +115,11 @@ class Router:
             yield literal, {}
         for route in self.patterns:
             found = route.pattern.fullmatch(decoded) if route.pattern is not None else None
-            if found is not None:
-                yield route, {name: value.replace(SLASH, "/") for name, value in found.groupdict().items()}
+            if found is None:
+                continue
+            values = found.groupdict()
+            if all(one.split(values) for one in route.splitters):
+                yield route, {name: value.replace(SLASH, "/") for name, value in values.items()}
 
     def other(self, path: str, method: str) -> tuple[Handler | None, dict[str, str], str]:
         """When the best route of a path lacks this method: the handler and parameters of another route that has it
@@ -125,18 +133,65 @@ class Router:
         return None, {}, ", ".join(sorted(allowed))
 
 
-def compile_path(path: str) -> re.Pattern[str]:
-    """A pattern for a path with parameters. Raises ValueError for a wrong one."""
-    expression, at = "", 0
-    for found in PARAMETER.finditer(path):
-        if found[2] and found.end() != len(path):
-            raise ValueError(f"{{{found[1]}:path}} must be the end of {path!r}")
-        expression += re.escape(unescape(path[at : found.start()])) + f"(?P<{found[1]}>{'.*' if found[2] else '[^/]+'})"
-        at = found.end()
-    literal = path[at:]
-    if "{" in literal or "}" in literal:
+class Splitter(NamedTuple):
+    """Divides a segment with several parameters, such as `{y}-{m}-{d}`, in linear time, as a regular expression would
+    that tries all ways to do it: the first parameter is as long as it can be, then the second, and so on."""
+
+    names: list[str]
+    literals: list[str]  # before, between and after these
+    tail: str  # the `{name:path}` that follows in the same segment, or ""
+
+    def split(self, found: dict[str, str]) -> bool:
+        """Replace the segment, which `found` has under the first name, by the parameters. False: it does not fit."""
+        segment = found[self.names[0]]
+        first, *between, last = self.literals
+        end = segment.rfind(last) if self.tail else len(segment) - len(last)
+        if end <= len(first) or not segment.startswith(first) or not segment.startswith(last, end):
+            return False
+        if self.tail:
+            found[self.tail] = segment[end + len(last) :] + found[self.tail]
+        for name, literal in zip(reversed(self.names), reversed(between), strict=False):
+            at = segment.rfind(literal, len(first) + 1, end - 1)  # no parameter is empty
+            if at < 0:
+                return False
+            found[name] = segment[at + len(literal) : end]
+            end = at
+        found[self.names[0]] = segment[len(first) : end]
+        return True
+
+
+def compile_path(path: str) -> tuple[re.Pattern[str], list[Splitter]]:
+    """A pattern for a path with parameters, and what divides its segments that have several. Raises ValueError for a
+    wrong path."""
+    parts = PARAMETER.split(path)  # text, name, ":path" or None, text, ...
+    names, tail = parts[1::3], ""
+    if any("{" in text or "}" in text for text in parts[::3]):
         raise ValueError(f"unbalanced or malformed {{parameter}} in {path!r}")
-    try:
-        return re.compile(expression + re.escape(unescape(literal)), re.DOTALL)
-    except re.error as error:
-        raise ValueError(f"{path!r}: {error}") from None
+    if len(set(names)) < len(names):
+        raise ValueError(f"two parameters have the same name in {path!r}")
+    segments: list[list[str]] = [[]]  # each: text, name, text, name, ..., text
+    for text, name, rest in zip(parts[::3], [*names, ""], [*parts[2::3], ""], strict=True):
+        if tail:
+            if text or name:
+                raise ValueError(f"{{{tail}:path}} must be the end of {path!r}")
+            break
+        first, *others = unescape(text).split("/")
+        segments[-1].append(first)
+        segments += [[one] for one in others]
+        tail = name if rest else ""
+        if name and not rest:
+            segments[-1].append(name)
+    expression, splitters = [], []
+    for number, segment in enumerate(segments):
+        texts, names = segment[::2], segment[1::2]
+        end = tail if number == len(segments) - 1 else ""
+        if not all(texts[1:-1]):
+            raise ValueError(f"{path!r}: two parameters need some text between them, or nothing says where one ends")
+        if len(names) > 1:  # an expression would try all ways to divide it
+            splitters.append(Splitter(names, texts, end))
+            expression.append(f"(?P<{names[0]}>[^/]+)" + (f"(?P<{end}>(?:/.*)?)" if end else ""))
+        else:
+            groups = [f"(?P<{name}>[^/]+)" for name in names] + ([f"(?P<{end}>.*)"] if end else [])
+            texts += [""] * (len(groups) - len(names))
+            expression.append("".join(re.escape(t) + g for t, g in zip(texts, [*groups, ""], strict=False)))
+    return re.compile("/".join(expression), re.DOTALL), splitters

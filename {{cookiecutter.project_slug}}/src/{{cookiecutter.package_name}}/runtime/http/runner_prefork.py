@@ -36,6 +36,9 @@ class Runner:
     def take_piece(self, connection: Any) -> bool:
         return False
 
+    def take_closing(self, body: Any) -> bool:
+        return False
+
     def give_back(self, connection: Any, action: Any) -> None:
         raise AssertionError("the leader of a worker process never changes")
 

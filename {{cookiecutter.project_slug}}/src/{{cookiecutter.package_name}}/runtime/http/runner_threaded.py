@@ -8,6 +8,7 @@ thread's hands at any time.
 """
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -21,12 +22,13 @@ from ..ipc import scoreboard
 from ..ipc.waker import Waker
 from ..log.records import log, log_stacks
 from ..loop.event_loop import Wakeup
-from ..loop.leadership import Leader
+from ..loop.leadership import Demoted, Leader
 from ..loop.stall_monitor import TIMED_OUT, StallMonitor
 from ..pool.thread_pool import PoolThread, ThreadPool
-from .bodies import Body
+from .bodies import BROKEN, Body, Stream, UserBody
 from .connection import Connection
-from .engine import INLINE, Demoted, Engine, handle
+from .engine import INLINE, Engine, handle
+from .messages import Response
 from .routes import Route
 
 RETRY = 1.0  # seconds after which a slow handler is tried in the loop once: it may have become fast
@@ -39,7 +41,7 @@ LAST_WORDS = 1.0  # seconds for worker_exit() beside threads that hang
 class Job(NamedTuple):
     """User code that runs in a thread that does not lead."""
 
-    connection: Connection
+    connection: Connection | None  # None: the body of a response is closed
     head: Head | None  # of the request; None: a piece of its response is made
     since: float
 
@@ -56,9 +58,9 @@ class Runner:
         self.most = threads.ceiling  # handlers at once
         self.measure = measure
         self.leading: PoolThread | None = None
-        self.jobs: dict[int, Job] = {}  # by descriptor
+        self.jobs: dict[int | None, Job] = {}  # by the thread's ident
         self.taken: dict[int, None] = {}  # descriptors of those, and of jobs that wait for a thread
-        self.returned: deque[Callable[[], None]] = deque()  # for the leader to go on with
+        self.returned: deque[tuple[Connection | None, Callable[[], None]]] = deque()  # for the leader to go on with
         self.waker = Waker()
         self.loop.add(Wakeup(self.waker.fileno(), self.collect))
         self.monitor = Monitor(self)
@@ -112,18 +114,22 @@ class Runner:
         if leader is not None and thread is not None:
             connection, head, route = leader.serving
             thread.working = started
-            self.jobs[connection.fd] = Job(connection, head, started)
-            self.taken[connection.fd] = None
-            self.show_room()
-            measure(route, time.monotonic() - started)  # it must not block the next leader too
+            self.jobs[thread.ident] = Job(connection, head, started)
+            self.take_room(connection)
+            if head is not None:
+                measure(route, time.monotonic() - started)  # it must not block the next leader too
             self.leadership.depose(leader)
             self.threads.submit(self.lead, urgent=True)
 
     def collect(self) -> None:
         """Go on with what threads have given back."""
         self.waker.clear()
-        while self.returned:
-            self.returned.popleft()()
+        for _ in range(len(self.returned)):
+            connection, action = self.returned.popleft()
+            if connection is None:
+                action()
+            else:
+                self.loop.guarded(connection, action)
 
     # ---- the other threads -------------------------------------------------------------------------------------
 
@@ -132,43 +138,72 @@ class Runner:
         params: dict[str, str],
     ) -> bool:  # fmt: skip
         """A slow handler is tried in the loop now and then, but only while another thread could lead at once."""
-        if source is None and self.loop.now >= route.retry and self.threads.idle:
+        if source is None and self.loop.now >= route.retry and self.threads.idle and not route.streams:
             return False
 
         def run(thread: PoolThread) -> None:
             started = time.monotonic()
-            self.jobs[connection.fd] = Job(connection, head, started)
+            self.jobs[thread.ident] = Job(connection, head, started)
             result = handle(connection, head, body, source, route, params, thread.worker)
+            route.streams = type(result) is Response and isinstance(result.body, Stream)
             route.took += (time.monotonic() - started - route.took) * WEIGHT
             self.give_back(connection, partial(self.engine.finish, connection, head, result, source))
 
         self.loop.unwatch(connection)
-        self.taken[connection.fd] = None
-        self.show_room()
-        self.threads.submit(run)
+        self.take_room(connection)
+        self.threads.submit(run, spread=route.streams)
         return True
 
     def take_piece(self, connection: Connection) -> bool:
-        """A generator may wait: another thread runs it."""
+        """A generator runs in the thread that has made it: what it holds may belong to that thread."""
+        source = connection.source
+        assert isinstance(source, Stream)
+        if self.is_leaders(source):
+            return False
+        worker = source.worker
         connection.state = HANDLING
 
         def run(thread: PoolThread) -> None:
-            self.jobs[connection.fd] = Job(connection, None, time.monotonic())
-            piece = connection.make_piece(thread.worker)
+            self.jobs[thread.ident] = Job(connection, None, time.monotonic())
+            piece = connection.make_piece(worker) if thread.worker is worker else BROKEN  # that thread has failed
             self.give_back(connection, partial(self.engine.send_piece, connection, piece))
 
         self.loop.unwatch(connection)
-        self.taken[connection.fd] = None
-        self.show_room()
-        self.threads.submit(run)
+        self.take_room(connection)
+        self.threads.submit_to(worker.number, run)
         return True
 
-    def give_back(self, connection: Connection, action: Callable[[], None]) -> None:
+    def take_closing(self, body: UserBody) -> bool:
+        if self.is_leaders(body):
+            return False
+
+        def run(thread: PoolThread) -> None:
+            self.jobs[thread.ident] = Job(None, None, time.monotonic())
+            body.worker = thread.worker  # another one when that thread has ended
+            body.close()
+            self.jobs.pop(thread.ident, None)
+
+        self.threads.submit_to(body.worker.number, run)
+        return True
+
+    def is_leaders(self, body: UserBody) -> bool:
+        """Whether the thread that has made this body leads the loop."""
+        leader = self.leadership.leader
+        return leader is not None and leader.worker is body.worker
+
+    def give_back(self, connection: Connection | None, action: Callable[[], None]) -> None:
         """User code has returned: have the leader go on with its connection."""
-        self.jobs.pop(connection.fd, None)
-        self.taken.pop(connection.fd, None)
-        self.show_room()
-        self.have_led(action)
+        self.jobs.pop(threading.get_ident(), None)
+        if connection is not None:
+            self.taken.pop(connection.fd, None)
+            self.show_room()
+        self.have_led(connection, action)
+
+    def take_room(self, connection: Connection | None) -> None:
+        """This connection's user code runs in another thread, or will."""
+        if connection is not None:
+            self.taken[connection.fd] = None
+            self.show_room()
 
     def show_room(self) -> None:
         """Tell siblings whether this host can run one more handler. Any thread may call it."""
@@ -177,9 +212,9 @@ class Runner:
             self.loop.is_full = is_full
             self.loop.publish()
 
-    def have_led(self, action: Callable[[], None]) -> None:
+    def have_led(self, connection: Connection | None, action: Callable[[], None]) -> None:
         """Have the leader do this."""
-        self.returned.append(action)
+        self.returned.append((connection, action))
         self.waker.wake()
 
 
@@ -231,12 +266,13 @@ class Monitor(StallMonitor):
         log.error("%d requests run for more than %g s (--request-timeout): this host is replaced",
                   len(late), self.config.request_timeout)  # fmt: skip
         log_stacks()
-        self.runner.have_led(lambda: self.leave(late))
+        self.runner.have_led(None, lambda: self.leave(late))
 
     def leave(self, late: set[Job]) -> None:
         """In the leader: answer for handlers that still run, and drain; only hung requests are not waited for."""
         for job in late & set(self.runner.jobs.values()):
-            self.loop.engine.abandoned += 1
-            job.connection.abandon(job.head)
+            if job.connection is not None:
+                self.loop.engine.abandoned += 1
+                job.connection.abandon(job.head)
         self.loop.words[self.loop.base + scoreboard.RETIRING] = 1
         self.loop.drain()

@@ -13,7 +13,7 @@ from ..log.records import log
 from ..loop.interfaces import FOREVER
 from ..process.member import Context
 from .access_log import access_log
-from .bodies import Body
+from .bodies import Body, UserBody
 from .messages import Clock
 from .routes import Router
 from .trace_context import Sent, always, asked
@@ -58,6 +58,7 @@ class ServerState:
         # The engine's: run a handler; make the next piece of a streamed response, None when it comes later.
         self.serve: Callable[[Any, Head, bytes | None, Body | None], None]
         self.next_piece: Callable[[Any], bytes | None]
+        self.dispose: Callable[[UserBody], None]  # close a body, which is user code, in a turn of the leader
 
     def count(self, seconds: float) -> None:
         """A request that took so long. (ResponseWriter.answer has this code in line.)"""

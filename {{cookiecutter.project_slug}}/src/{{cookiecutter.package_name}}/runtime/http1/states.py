@@ -36,7 +36,7 @@ HEAD, BODY, HANDLING, SENDING, LINGER, ABANDONED, CLOSED = (state.value for stat
 TRANSITIONS = {
     State.HEAD: {State.BODY, State.HANDLING, State.SENDING, State.LINGER, State.CLOSED},
     State.BODY: {State.HEAD, State.SENDING, State.LINGER, State.CLOSED},
-    State.HANDLING: {State.HEAD, State.SENDING, State.ABANDONED},
+    State.HANDLING: {State.HEAD, State.SENDING, State.ABANDONED, State.CLOSED},
     State.SENDING: {State.HEAD, State.HANDLING, State.LINGER, State.CLOSED},
     State.LINGER: {State.CLOSED},
     State.ABANDONED: {State.CLOSED},

@@ -179,6 +179,11 @@ class Scoreboard:
         idle, busy, starting = self.tally()
         return idle * 2 < self.words[FLOOR] and idle + busy + starting < most
 
+    def are_all_busy(self, most: int) -> bool:
+        """Whether all workers are busy, of which there can be so many."""
+        idle, busy, starting = self.tally()
+        return self.total(THREADS_BUSY) >= most if self.threads else not idle + starting and busy >= most
+
     def show_threads(self, index: int, threads: list[tuple[int, int]], busy: int, waiting: int) -> None:
         """Publish the threads of a host: the system's number and BUSY_SINCE of each (as many as there are rows), how
         many are busy, and how many jobs wait for one."""

@@ -1,7 +1,8 @@
 """Where connections come into a loop: from its listeners, and from siblings that hand theirs over."""
 
 import socket
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from ..ipc import fd_passing
 from ..ipc.scoreboard import ACCEPTED, NO_CAPACITY, Scoreboard
@@ -30,6 +31,7 @@ class AcceptingLoop(Loop, Protocol):
     is_full: bool
 
     def admit(self, item: Pollable) -> None: ...
+    def guarded(self, item: Pollable, action: Callable[..., None], *values: Any) -> None: ...
     def publish(self) -> None: ...
 
 
@@ -78,7 +80,9 @@ class Acceptor(Source):
         connection = loop.engine.connect(sock, peer_of(peer))
         loop.admit(connection)
         if serve:
-            connection.ready(READ)  # a request is often there already; if not, it costs a microsecond
+            loop.guarded(
+                connection, connection.ready, READ
+            )  # a request is often there already; if not, it costs a microsecond
         if not connection.mask and connection.is_parked:
             loop.watch(connection, READ)
         return True
@@ -125,7 +129,7 @@ class Receiver(Source):
             return True
         connection = loop.engine.adopt(sock, peer, parcel)
         if loop.mode:
-            connection.drain()
+            loop.guarded(connection, connection.drain)
         return True
 
 

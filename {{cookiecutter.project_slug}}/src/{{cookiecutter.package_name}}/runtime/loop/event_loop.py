@@ -8,13 +8,15 @@ may stand in: see `leadership`.
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from ..ipc import fd_passing, scoreboard
-from ..ipc.scoreboard import CONNECTIONS, HANDED_OVER, LOAD, NO_CAPACITY, Phase
+from ..ipc.scoreboard import CONNECTIONS, ERRORS, HANDED_OVER, LOAD, NO_CAPACITY, Phase
+from ..log.records import log
 from ..process.member import Context
 from .acceptor import Intake
 from .interfaces import Engine, Mode, Pollable, Registration, Source
-from .leadership import Leadership, State
+from .leadership import Demoted, Leadership, State
 from .selector import READ, multiplexer
 
 SWEEP = 0.25  # seconds between looks at the deadlines
@@ -53,6 +55,7 @@ class EventLoop:
         self.next_sweep = 0.0
         self.mode = Mode.SERVING
         self.postponed: deque[Pollable] = deque()
+        self.calls: deque[Callable[[], None]] = deque()  # user code that the leader runs in its next turn
         self.last_event = 0.0  # when something last happened
         self.monitor_asleep = False
         self.wake_monitor: Callable[[], None] = lambda: None
@@ -113,9 +116,10 @@ class EventLoop:
     def run(self) -> None:
         """Until a drain has come to its end."""
         poll, table, tick = self.selector.poll, self.table, self.engine.tick
+        now = self.now
         while not (self.mode and self.is_drained()):
             events = poll(self.timeout())
-            last = self.now
+            last = now  # not `self.now`, which moves when another thread stands in
             self.now = self.moment = now = time.monotonic()
             if now - last > LONG and len(events) > 1:
                 self.order(events)
@@ -127,18 +131,45 @@ class EventLoop:
             for fd, mask in events:
                 item = table.get(fd)
                 if item is not None:  # it may have been closed or handed over since
-                    item.ready(mask)
+                    try:
+                        item.ready(mask)
+                    except Demoted:
+                        raise
+                    except BaseException:
+                        self.fail(item)
             for _ in range(len(self.postponed)):
                 item = self.postponed.popleft()
                 if item.is_parked:  # it may have been closed or handed over since
                     self.watch(item, READ)
-                    item.resume()
+                    self.guarded(item, item.resume)
+            for _ in range(len(self.calls)):
+                self.calls.popleft()()
             if self.intake.paused_until and now >= self.intake.paused_until:
                 self.intake.resume()
             if now >= self.next_sweep:
                 self.sweep()
         self.engine.publish()
         self.engine.flush()
+
+    def fail(self, item: Pollable) -> None:
+        """In an `except` clause. Serving this connection has raised: it is reset, and nothing else ends."""
+        if isinstance(item, Source):
+            raise
+        log.exception("serving a connection failed: it is reset")
+        self.words[self.base + ERRORS] += 1
+        try:
+            item.abort()
+        except BaseException:
+            log.exception("resetting a connection failed")
+
+    def guarded(self, item: Pollable, action: Callable[..., None], *values: Any) -> None:
+        """Do something on behalf of a connection, which is reset if that raises."""
+        try:
+            action(*values)
+        except Demoted:
+            raise
+        except BaseException:
+            self.fail(item)
 
     def order(self, events: list[tuple[int, int]]) -> None:
         """Handlers are slow: begin with the connection that was served longest ago (in epoll's own order, one of three
@@ -155,7 +186,7 @@ class EventLoop:
 
     def timeout(self) -> float | None:
         """How long the next poll may take, in seconds; None = until something happens."""
-        if self.postponed:
+        if self.postponed or self.calls:
             return 0.0
         if self.intake.paused_until:
             return max(0.0, self.intake.paused_until - self.now)
@@ -176,7 +207,7 @@ class EventLoop:
             self.next_sweep = now + RETIRE
             self.hand_over_parked()
         for item in [item for item in self.table.values() if item.deadline <= now]:
-            item.expire()
+            self.guarded(item, item.expire)
 
     # ---- hand-over ---------------------------------------------------------------------------------------------
 
@@ -228,12 +259,12 @@ class EventLoop:
         self.intake.close(empties)
         self.next_sweep = 0.0
         for item in list(self.table.values()):
-            item.drain()
+            self.guarded(item, item.drain)
         self.hand_over_parked()
 
     def is_drained(self) -> bool:
         """Nothing is held and nothing waits in the pair. A sibling that sends into it later looks there itself."""
-        if self.count > self.engine.abandoned or self.intake.acceptors:
+        if self.count > self.engine.abandoned or self.intake.acceptors or self.calls:
             return False
         if self.mode == Mode.RETIRING and self.has_successors():
             return True  # they take what this worker has handed over

@@ -34,6 +34,10 @@ TRANSITIONS = {
 }
 
 
+class Demoted(BaseException):
+    """Raised in a thread that leads the loop no more: it leaves the loop's frames and touches nothing of the loop."""
+
+
 class Leader:
     """A thread that leads, or has led."""
 

@@ -92,7 +92,9 @@ class StandIn(StallMonitor):
                 loop.unwatch(item)
                 self.muted.append(item)
             else:
-                item.ready(mask)  # a signal to drain closes the listeners now, and not when the handler returns
+                loop.guarded(
+                    item, item.ready, mask
+                )  # a signal to drain closes the listeners now, and not when the handler returns
         for item in [*waiting, *loop.postponed]:
             if item.is_parked and free and loop.hand_over(item):
                 free -= 1
@@ -111,7 +113,7 @@ class StandIn(StallMonitor):
         waiting = [item for item in items if item.is_parked]
         for item in items:
             if not item.is_parked:
-                loop.engine.abandon(item)
+                loop.guarded(item, loop.engine.abandon, item)
         end = time.monotonic() + SAVING
         while (waiting := [item for item in waiting if not loop.hand_over(item)]) and time.monotonic() < end:
             time.sleep(NO_SIBLING)  # the pair is full

@@ -49,9 +49,15 @@ class PoolThread(threading.Thread):
         self.wakeup = threading.Lock()  # released to wake the thread when it is idle
         self.wakeup.acquire()
         self.job: Job | None = None
+        self.own: deque[Job] = deque()  # for this thread alone, after `job`
         self.runs = False  # whatever `start` raised: it can fail after the system has made the thread
         self.working = 0.0  # when the job that it runs began; 0 = none, -1 = it leads the loop
         self.born = time.monotonic()
+
+    @property
+    def is_home(self) -> bool:
+        """Response bodies that it has made are still being sent."""
+        return self.worker._bodies_begun != self.worker._bodies_ended
 
     def run(self) -> None:
         self.pool.live(self)
@@ -127,7 +133,9 @@ class ThreadPool:
             given, thread.job = thread.job, None
             if given is not None:  # it was started for this one
                 return given
-            if len(self.all) - self.starting > self.ceiling:  # one was started for an urgent job
+            if thread.own:
+                return thread.own.popleft()
+            if len(self.all) - self.starting > self.ceiling and not thread.is_home:  # one was started for an urgent job
                 return None
             job = self.waiting.popleft() if self.waiting else None
             if job is None:
@@ -167,6 +175,7 @@ class ThreadPool:
         delay: float | None = 0.0
         with self.lock:
             del self.all[thread.number]
+            self.waiting.extend(thread.own)
             if not good:
                 self.starting -= 1
                 if thread.job is not None:
@@ -184,13 +193,36 @@ class ThreadPool:
 
     # ---- what any thread may call --------------------------------------------------------------------------------
 
-    def submit(self, job: Job, urgent: bool = False) -> None:
+    def submit_to(self, number: int, job: Job) -> None:
+        """Give a job to this thread, for which it waits if it is busy; to any when that thread has ended."""
+        with self.lock:
+            thread = self.all.get(number)
+            if thread is not None:
+                if thread in self.idle:
+                    del self.idle[thread]
+                    thread.job = job
+                    thread.wakeup.release()
+                else:
+                    thread.own.append(job)
+                return
+        self.submit(job)
+
+    def choose(self, spread: bool) -> PoolThread:
+        """Take the thread that became idle last (its caches are warm), rather one that is not at home to the bodies of
+        responses; to `spread` these, one with the fewest. The lock is held."""
+        thread = next(reversed(self.idle))
+        if thread.is_home or spread:
+            thread = min(reversed(self.idle), key=lambda one: one.worker._bodies_begun - one.worker._bodies_ended)
+        del self.idle[thread]
+        return thread
+
+    def submit(self, job: Job, urgent: bool = False, spread: bool = False) -> None:
         """Give a job to an idle thread or to a new one, or let it wait until a thread is idle. An urgent one does not
         wait: there may be one thread above the ceiling for it."""
         with self.lock:
             at_once = urgent and not self.idle and not self.stopping
             if self.idle and self.source is None:
-                thread, _ = self.idle.popitem()
+                thread = self.choose(spread)
                 thread.job = job
                 thread.wakeup.release()
             elif not at_once:
@@ -245,7 +277,7 @@ class ThreadPool:
             self.retiring += number
             self.source.wake(number)
             return
-        for thread in list(self.idle)[:number]:
+        for thread in [one for one in self.idle if self.stopping or not one.is_home][:number]:
             del self.idle[thread]
             thread.wakeup.release()  # without a job: it ends
 

@@ -18,6 +18,8 @@ class Worker:
         self.number = number  # a process: of its slot in the pool, which a successor gets again; a thread: counts up
         self.pid = os.getpid()
         self.failure = ""  # the reason given to `fail`
+        self._bodies_begun = 0  # response bodies that are user code, made by its handlers; counted by this worker
+        self._bodies_ended = 0  # of those; counted by the loop
         self._request: Any = None  # that it handles, if any; log lines show the ids of its `trace`
 
     def fail(self, reason: str) -> NoReturn:

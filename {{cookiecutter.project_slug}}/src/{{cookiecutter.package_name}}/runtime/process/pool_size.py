@@ -1,5 +1,8 @@
-"""How many workers to start or to retire: a pure function, so that the policy can be read and tested alone."""
+"""How many workers to start or to retire, and when they are all busy: without I/O, so that the policies can be read and
+tested alone.
+"""
 
+SETTLED = 3  # looks in a row after which all workers being busy, or no longer, is worth a line in the log
 CALM = 10  # how many one-second ticks the pool must have been larger than needed before it shrinks
 
 
@@ -26,3 +29,22 @@ def change(idle: int, busy: int, starting: int, floor: int, ceiling: int, histor
         if spare > 0:
             return -((spare + 1) // 2)
     return 0
+
+
+class Saturation:
+    """Whether all workers are busy, as a person would say it: an idle moment between two requests is none."""
+
+    def __init__(self) -> None:
+        self.began = 0.0  # when that was said, in seconds of the monotonic clock; 0 = it is not so
+        self.contrary = 0  # looks in a row that found the contrary
+
+    def look(self, is_full: bool, now: float) -> str:
+        """Called once a second. What there is to say, mostly nothing."""
+        self.contrary = 0 if is_full == bool(self.began) else self.contrary + 1
+        if self.contrary < SETTLED:
+            return ""
+        self.contrary = 0
+        began, self.began = self.began, now if is_full else 0.0
+        if is_full:
+            return "all workers are busy: further requests wait; more workers (--max) or faster handlers would help"
+        return f"workers are idle again, after {now - began:.0f} s"

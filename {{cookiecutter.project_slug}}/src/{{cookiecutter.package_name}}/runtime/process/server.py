@@ -53,6 +53,7 @@ class ServerProcess:
         self.identity = identity
         self.members: dict[int, Member] = {}
         self.recycling = Recycling(config, board, self.members, self.start)
+        self.saturation = pool_size.Saturation()
         self.fork_failed = False  # the last time that one was tried
         self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.ready = False
@@ -182,6 +183,9 @@ class ServerProcess:
         self.recycling.measure(now)
         self.history = [*self.history[1 - pool_size.CALM :], self.tally()[0]]
         self.resize()
+        said = self.saturation.look(self.board.are_all_busy(self.config.max), now)
+        if said and not self.stopping:
+            log.warning(said)
 
     def check_health(self) -> None:
         """health() says whether the service can do its work; the supervisor answers probes with it."""
