@@ -258,3 +258,11 @@ def test_many_submitters_lose_nothing(make: Make) -> None:
         one.join(DEADLINE)
     assert finished.wait(DEADLINE)
     assert counted[0] == 4000
+
+
+def test_threads_that_fail_together_are_one_crash_in_the_row() -> None:
+    throttle = CrashThrottle(1.0, 2, 0, 1.6)
+    assert [throttle.died(0.5, 100.0 + n / 100) for n in range(5)] == [0.0] * 5
+    assert [throttle.died(0.1, 101.0 + n / 100) for n in range(5)] == [0.1] * 5  # born after those had died
+    assert throttle.crashes == 10
+    assert [throttle.died(0.1, 102.0 + n) for n in range(6)] == [0.2, 0.4, 0.8, 1.6, 1.6, 1.6]

@@ -248,6 +248,9 @@ class Monitor(StallMonitor):
         if now >= self.next_tick:
             self.next_tick = now + TICK
             self.threads.tick()
+        elif 0 < self.threads.not_before <= now:
+            self.threads.not_before = 0.0
+            self.threads.resize()
         limit = self.config.request_timeout
         if limit:
             late = {job for job in self.runner.jobs.copy().values() if now - job.since > limit} - self.expired

@@ -25,6 +25,7 @@ WORDS = 120
 LATENCY, BUCKETS = 18, 33
 # Then the user's counters and gauges, as doubles: exact for whole numbers up to 2^53.
 OWN, OWN_MOST = 51, 64
+NO_THREADS = 116  # 1 while no thread of a host can run a handler: they do not come through worker_init()
 DROPPED = 115  # lines of the log that were dropped; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
 TEXT = 16384  # bytes
@@ -113,7 +114,8 @@ class Scoreboard:
         base = self.base(index)
         self.connections[index] = 0
         self.loads[index] = NO_CAPACITY
-        for word in (PID, BUSY_SINCE, THREADS, THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING):
+        for word in (PID, BUSY_SINCE, THREADS, THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING,
+                     NO_THREADS):  # fmt: skip
             self.words[base + word] = 0
         for gauge in self.gauges:
             self.values[base + OWN + gauge] = 0.0
@@ -173,6 +175,13 @@ class Scoreboard:
         """How many workers are idle, busy and starting. Those that leave count as neither."""
         states = self.states.tolist()
         return states.count(IDLE), states.count(BUSY), states.count(STARTING)
+
+    def has_workers(self) -> bool:
+        """Whether one at least has come through worker_init() and lives."""
+        return any(
+            state in (IDLE, BUSY) and not self.words[self.base(index) + NO_THREADS]
+            for index, state in enumerate(self.states)
+        )
 
     def needs_workers(self, most: int) -> bool:
         """Is fewer than half of the idle floor left, and may there be more than these? Then the server has work."""

@@ -53,6 +53,7 @@ class PoolThread(threading.Thread):
         self.runs = False  # whatever `start` raised: it can fail after the system has made the thread
         self.working = 0.0  # when the job that it runs began; 0 = none, -1 = it leads the loop
         self.born = time.monotonic()
+        self.is_able = False  # it has come through worker_init()
 
     @property
     def is_home(self) -> bool:
@@ -121,6 +122,7 @@ class ThreadPool:
         if not lifecycle.enter(self.handlers, thread.worker):
             return False
         with self.lock:
+            thread.is_able = True
             self.starting -= 1
             first, self.has_worked = not self.has_worked, True
         if first:
@@ -181,7 +183,7 @@ class ThreadPool:
                 if thread.job is not None:
                     self.waiting.appendleft(thread.job)
             if not good or thread.worker.failure:
-                delay = self.throttle.died(time.monotonic() - thread.born)
+                delay = self.throttle.died(time.monotonic() - thread.born, time.monotonic())
                 self.not_before = time.monotonic() + (delay or 0.0)
             if not self.all and self.stopping:
                 self.empty.set()
@@ -265,11 +267,18 @@ class ThreadPool:
             if change < 0:
                 self.history.clear()
                 self.retire(min(-change, idle))
+            if self.throttle.hopeless and not self.able:
+                change = min(change, max(0, 1 - starting))  # one attempt at a time, until one works
             sys.setswitchinterval(max(SWITCH_INTERVAL, (total + max(0, change)) * SWITCH_INTERVAL_EACH))
         for _ in range(change):
             if not self.start():
                 break
         return True
+
+    @property
+    def able(self) -> int:
+        """How many threads can run any handler: those that have come through worker_init(), without the leader."""
+        return sum(one.is_able and one.working >= 0 for one in list(self.all.values()))
 
     def retire(self, number: int) -> None:
         """Let so many idle threads end. The lock is held."""

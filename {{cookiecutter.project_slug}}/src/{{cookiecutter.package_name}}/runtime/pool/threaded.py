@@ -6,7 +6,7 @@ import threading
 from ..config.errors import OK, SOFTWARE
 from ..config.settings import Config
 from ..ipc import scoreboard
-from ..ipc.crash_throttle import CrashThrottle
+from ..ipc.crash_throttle import LONGEST_MEMBER_DELAY, CrashThrottle
 from ..log.records import log
 from ..process.handlers_module import STACK
 from ..process.member import Context
@@ -67,7 +67,7 @@ def run(context: Context, slot: int) -> int:
     number, share = hosts(config), context.share
     ceiling = part(config.max, number, share)
     floor = min(ceiling, max(1, part(config.idle, number, share)))
-    throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
+    throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max, LONGEST_MEMBER_DELAY)
     threads = ThreadPool(context.handlers, floor, ceiling, throttle)
 
     def hopeless() -> None:
@@ -78,6 +78,7 @@ def run(context: Context, slot: int) -> int:
         """Publish the threads on the scoreboard, and read from it how many are to be idle."""
         workers = [one for one in list(threads.all.values()) if one.working >= 0]
         rows = [(one.native_id or 0, int(one.working * 1000)) for one in workers]
+        context.board.words[context.board.base(slot) + scoreboard.NO_THREADS] = not threads.able
         context.board.show_threads(slot, rows, sum(since > 0 for _, since in rows), len(threads.waiting))
         threads.floor = min(ceiling, max(1, part(context.board.words[scoreboard.FLOOR], number, share)))
 

@@ -47,6 +47,8 @@ class Control:
             return "starting" if self.generations.starting is not None else "no server"
         if heartbeat.stalled > heartbeat.UNREADY:  # then what health() said last says nothing
             return f"the server has not been heard of for {heartbeat.stalled:.0f} s"
+        if heartbeat.vacant > heartbeat.VACANT:
+            return "no worker is ready: worker_init() fails, or they end; the log shows why"
         return "" if serving.board.words[scoreboard.HEALTH] else "health() says no"
 
     def summary(self) -> str:

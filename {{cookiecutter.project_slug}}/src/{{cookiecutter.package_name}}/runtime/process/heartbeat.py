@@ -16,17 +16,20 @@ class Heartbeat:
 
     REPORTED = 1.0  # seconds without a beat until the log says so
     UNREADY = 3.0  # seconds until the service is not ready any more
+    VACANT = 0.5  # seconds without a worker until it is not: a replacement takes less
     REPLACED = 30.0  # seconds until the server is replaced
 
     def __init__(self) -> None:
         self.checked = time.monotonic()
         self.beat = 0  # as last seen
+        self.vacant = 0.0  # seconds without a worker that is through worker_init(), in the same time
         self.stalled = 0.0  # seconds without a change, while the supervisor was awake
 
     def check(self, generation: Generation | None) -> None:
         """Look at the beat; None while no server is expected to have one."""
         now = time.monotonic()
         awake, self.checked = min(now - self.checked, LONGEST_STEP), now
+        self.vacant = 0.0 if generation is None or generation.board.has_workers() else self.vacant + awake
         beat = generation.board.words[scoreboard.BEAT] if generation is not None else 0
         if generation is None or beat != self.beat:
             if self.stalled > self.REPORTED:

@@ -20,7 +20,7 @@ from ..config.errors import OK, SOFTWARE, StartError
 from ..config.service import Service
 from ..config.settings import Config
 from ..ipc import scoreboard, signals
-from ..ipc.crash_throttle import CrashThrottle
+from ..ipc.crash_throttle import LONGEST_MEMBER_DELAY, CrashThrottle
 from ..ipc.scoreboard import Phase, Scoreboard
 from ..ipc.waker import Waker
 from ..log import records
@@ -55,7 +55,7 @@ class ServerProcess:
         self.recycling = Recycling(config, board, self.members, self.start)
         self.saturation = pool_size.Saturation()
         self.fork_failed = False  # the last time that one was tried
-        self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
+        self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max, LONGEST_MEMBER_DELAY)
         self.ready = False
         self.stopping = False
         self.got_term = False
@@ -259,6 +259,8 @@ class ServerProcess:
         idle, busy, starting = self.tally()
         ceiling = self.service.pool.bounds(self.config)[1]
         change = pool_size.change(idle, busy, starting, self.floor, ceiling, self.history)
+        if self.throttle.hopeless and not (idle or busy):
+            change = min(change, max(0, 1 - starting))  # one attempt at a time, until one works
         for _ in range(change):
             if self.start() is None:
                 break
@@ -354,7 +356,7 @@ class ServerProcess:
             return
         life = time.monotonic() - member.born
         log.error("worker %d ended with %s after %.1f s; replacing it", member.pid, signals.name(status), life)
-        delay = self.throttle.died(life)
+        delay = self.throttle.died(life, time.monotonic())
         self.board.words[scoreboard.CRASHES] = self.throttle.crashes
         if delay is None:
             raise StartError(f"{self.throttle.crashes} workers have died (--restart-max): giving up")

@@ -59,6 +59,7 @@ class Supervisor:
         self.generations = Generations(self.life)
         self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.restart_at = NEVER  # monotonic seconds: after a crash
+        self.unready_since = 0.0  # monotonic seconds, while a generation serves; 0 = it is ready
         self.heartbeat = Heartbeat()  # of the server that serves
         self.reloads = Reloads()
         self.selector = selectors.DefaultSelector()
@@ -149,12 +150,24 @@ class Supervisor:
             if self.life.move(Event.DRAIN):
                 self.generations.refuse(self.generations, self.generations.listeners)
         self.heartbeat.check(None if self.life.is_stopping else self.generations.serving)
+        self.note_readiness(now)
         self.relay.check(now, self.generations.dropped_lines())
         self.endpoints.expire(now)
         if self.code is not None and not self.life.is_stopping and (names := self.code.changed()):
             log.info("changed: %s", ", ".join(names))
             self.reload()
         self.notify.beat(now, self.life.is_stopping or self.generations.starting is not None, self.operations.summary)
+
+    def note_readiness(self, now: float) -> None:
+        """While a generation serves, the log has a line when readiness goes, and one when it is back."""
+        reason = "" if self.life.is_stopping or self.generations.serving is None else self.operations.unready()
+        if reason and not self.unready_since:
+            log.warning("not ready: %s", reason)
+            self.unready_since = now
+        elif self.unready_since and not reason:
+            if self.generations.serving is not None and not self.life.is_stopping:
+                log.info("ready again after %.1f s", now - self.unready_since)
+            self.unready_since = 0.0
 
     def on_deadline(self, generation: Generation, now: float) -> None:
         """A generation has had its time in the state that it is in."""

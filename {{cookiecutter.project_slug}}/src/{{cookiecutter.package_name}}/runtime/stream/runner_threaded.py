@@ -75,7 +75,8 @@ class Runner:
         if self.is_paused and pause <= 0:
             self.is_paused = False
             self.source.arm_all()
-        return min(self.next_tick - now, pause if self.is_paused else TICK)
+        throttle = max(0.01, self.pool.not_before - now) if self.pool.not_before > now else TICK
+        return min(self.next_tick - now, throttle, pause if self.is_paused else TICK)
 
     def submit(self, accepted: Accepted) -> None:
         self.pool.submit(self.job(accepted))
