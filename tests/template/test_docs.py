@@ -7,6 +7,7 @@ import runpy
 import subprocess
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import unquote
 
 import pytest
 import yaml
@@ -174,6 +175,23 @@ def test_pages_of_a_project_name_its_modules(template: Path, tmp_path: Path, poo
         assert [name for name in named if name != "handlers.py" and not (runtime / name).is_file()] == [], page
 
 
+@pytest.mark.parametrize(("module", "table"), [("http1.states", "TRANSITIONS"), ("process.states", "GENERATION")])
+def test_pictures_show_the_tables_of_states(module: str, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY / RUNTIME / ".."))
+    rows = getattr(importlib.import_module(f"runtime.{module}"), table)
+    edges = {
+        (state.name, following.name)
+        for state, row in rows.items()
+        for following in (row.values() if isinstance(row, dict) else row)
+        if state is not following
+    }
+    pictures = re.findall(
+        r"^stateDiagram-v2\n(.*?)^```", (REPOSITORY / TREE / "docs/architecture.md").read_text(), re.M | re.S
+    )
+    drawn = [set(re.findall(r"^    ([A-Z]+) --> ([A-Z]+):", picture, re.M)) for picture in pictures]
+    assert edges in drawn, [sorted(edges ^ one) for one in drawn]
+
+
 @pytest.fixture
 def quoting(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(REPOSITORY / "ci/bench"))
@@ -215,7 +233,7 @@ def test_every_page_can_be_found() -> None:
         for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
             path, _, anchor = target.partition("#")
             if "://" not in target:
-                file = (page.parent / path).resolve() if path else page
+                file = (page.parent / unquote(path)).resolve() if path else page
                 assert file.exists(), f"{page.name}: {target}"
                 if anchor:
                     headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
