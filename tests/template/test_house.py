@@ -19,28 +19,13 @@ LINES = 400  # in a module
 TEMPLATE = 9200  # lines in the template
 PROJECTS = {("prefork", "http"): 7600, ("threaded", "http"): 7900, ("prefork", "line"): 5600}
 
-# What is above its limit while the runtime is being put in order; each row goes when its limit holds.
+# What holds until the limits do. Issues that add capabilities and checks came before the limits were reached; each
+# number follows what is there, downwards when a line is saved, and its row goes when the limit holds.
 TEMPLATE_NOW = 12130
 PROJECTS_NOW = {("prefork", "http"): 10410, ("threaded", "http"): 10930, ("prefork", "line"): 7990}
 LONG = {
-    "http/connection.py",
-    "loop/event_loop.py",
-    "process/server.py",
-    "process/supervisor.py",
-}
-FOREIGN = {
-    "log",
-    "loop",
-    "ops",
-    "pool",
-    "process",
-    "stream",
-    "http",
-    "http1",
-    "ipc",
-    "system",
-    "config",
-    ".",
+    "process/server.py",  # what a server does in its loop, and how it starts and replaces members: two modules
+    "process/supervisor.py",  # the same of generations
 }
 
 # People are no part of a server: what acts has a technical name. The account "nobody" has its own name.
@@ -109,8 +94,7 @@ def test_lines_in_a_project(template: Path, tmp_path: Path, pool: str, protocol:
 
 def test_plain_words(ours: dict[str, str]) -> None:
     found = [f"{module}:{line}: {word}" for module, text in ours.items() for line, word in words(text)]
-    print("\n".join(found))
-    assert [one for one in found if folder(one.partition(":")[0]) not in FOREIGN] == []
+    assert found == []
 
 
 def test_words_are_found() -> None:
