@@ -73,7 +73,7 @@ class Peer:
             config=config, board=Scoreboard(1), handlers=SimpleNamespace(routes=Router()), wake_server=lambda: None
         )
         self.server = ServerState(context, 0)
-        self.server.clock.tick()
+        self.server.clock.tick(0.0)
         self.server.serve = self.serve
         self.server.next_piece = lambda connection: connection.source.next()
         self.server.dispose = lambda body: body.close()

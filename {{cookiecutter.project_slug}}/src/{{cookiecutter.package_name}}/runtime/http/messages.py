@@ -334,17 +334,16 @@ class Clock:
         self.common = b""
         self.heads: dict[int, bytes] = {}
 
-    def tick(self) -> None:
-        """Bring the date up to now; called at most once per turn of the loop."""
+    def tick(self, moment: float) -> float:
+        """Bring the date up to now, which is `moment` on the monotonic clock. Returns the moment of the next second."""
         now = time.time()
-        if self.second <= now < self.second + 1:
-            return
         self.second = second = int(now)
         # Not strftime: day and month names must be English in every locale (RFC 9110 5.6.7).
         year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
         date = f"{self.DAYS[weekday]}, {day:02} {self.MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{sec:02} GMT"
         self.common = f"Server: {self.server}\r\nDate: {date}\r\n".encode("ascii", "replace")
         self.heads.clear()
+        return moment + 1 - now % 1
 
     def head_of_bytes(self, key: int) -> bytes:
         """The head of so many bytes from a handler that returned nothing else; of ~bytes when the connection closes."""

@@ -52,7 +52,7 @@ class EventLoop:
         self.count = 0  # connections held
         self.is_full = False  # all threads run handlers: siblings with free ones accept
         self.now = self.moment = time.monotonic()  # as the turn began; as the latest handler ended
-        self.next_sweep = 0.0
+        self.next_sweep = self.next_tick = 0.0
         self.mode = Mode.SERVING
         self.postponed: deque[Pollable] = deque()
         self.calls: deque[Callable[[], None]] = deque()  # user code that the leader runs in its next turn
@@ -127,7 +127,8 @@ class EventLoop:
                 self.last_event = now  # this order: Dekker again, with the monitor about to fall asleep
                 if self.monitor_asleep:
                     self.wake_monitor()
-            tick()
+            if now >= self.next_tick:
+                self.next_tick = tick(now)
             for fd, mask in events:
                 item = table.get(fd)
                 if item is not None:  # it may have been closed or handed over since
@@ -137,19 +138,24 @@ class EventLoop:
                         raise
                     except BaseException:
                         self.fail(item)
-            for _ in range(len(self.postponed)):
-                item = self.postponed.popleft()
-                if item.is_parked:  # it may have been closed or handed over since
-                    self.watch(item, READ)
-                    self.guarded(item, item.resume)
-            for _ in range(len(self.calls)):
-                self.calls.popleft()()
+            if self.postponed or self.calls:
+                self.go_on()
             if self.intake.paused_until and now >= self.intake.paused_until:
                 self.intake.resume()
             if now >= self.next_sweep:
                 self.sweep()
         self.engine.publish()
         self.engine.flush()
+
+    def go_on(self) -> None:
+        """What the last turn has left for this one; what is added meanwhile waits for the next."""
+        for _ in range(len(self.postponed)):
+            item = self.postponed.popleft()
+            if item.is_parked:  # it may have been closed or handed over since
+                self.watch(item, READ)
+                self.guarded(item, item.resume)
+        for _ in range(len(self.calls)):
+            self.calls.popleft()()
 
     def fail(self, item: Pollable) -> None:
         """In an `except` clause. Serving this connection has raised: it is reset, and nothing else ends."""

@@ -88,7 +88,7 @@ class Engine(Protocol):
 
     abandoned: int  # connections whose handler never returns: a drain does not wait for them
 
-    def tick(self) -> None: ...  # in each turn
+    def tick(self, now: float) -> float: ...  # once a second; returns when next, in monotonic seconds
     def flush(self) -> None: ...  # in each sweep, and before the loop falls asleep
     def publish(self) -> None: ...  # write what was counted to the scoreboard; called in any thread
     def connect(self, sock: socket.socket, peer: Any) -> Pollable: ...  # a new connection
