@@ -3,7 +3,7 @@ PYTHON ?= python3
 bin := .venv/bin
 # Processes of pytest; tests wait for events more than they compute.
 WORKERS ?= 4
-# Seconds of each half of `make fuzz`.
+# Seconds of each quarter of `make fuzz`.
 FUZZ ?= 300
 runtime := {{cookiecutter.project_slug}}/src/{{cookiecutter.package_name}}/runtime
 # The generated project's own pyproject.toml is not TOML before it is rendered; ours holds for all.
@@ -59,9 +59,10 @@ bench: .venv/installed  ## this service beside its peers, about half an hour; fi
 	$(bin)/python ci/bench/bench.py $(ARGS)
 	$(bin)/python ci/bench/report.py docs/benchmarks
 
-fuzz: .venv/installed  ## mutated messages for 2 x FUZZ seconds: the HTTP parser, then a running service
+fuzz: .venv/installed  ## hostile bytes for 4 x FUZZ seconds: the HTTP parser, a running service, what the supervisor reads
 	$(bin)/python tests/support/parser_fuzz.py $(FUZZ)
 	$(bin)/python tests/support/live_fuzz.py $(FUZZ)
+	$(bin)/python tests/support/border_fuzz.py $$((2 * $(FUZZ)))
 
 clients: .venv/installed  ## real HTTP clients and proxies against a service, those that are installed
 	$(bin)/python ci/clients/run.py

@@ -192,7 +192,10 @@ def asked_quietly(service: Suspect, path: str, deadline: float = DEADLINE) -> No
 
 def shared_inodes(pid: int) -> set[str]:
     """The shared writable memory of a process, by inode."""
-    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return set()
     fields = [line.split() for line in lines]
     return {one[4] for one in fields if one[1].startswith("rw") and one[1][3] == "s" and one[4] != "0"}
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from .config.errors import StartError
 from .config.service import Service
 from .config.settings import refuse_windows
+from .config.text import cleaned
 
 
 def run(service: Service, arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
         refuse_windows()
         return ctl.main(service, arguments[1:])
     except StartError as error:
-        print(f"{service.name}: {error.message}", file=sys.stderr)
+        print(cleaned(f"{service.name}: {error.message}"), file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -11,6 +11,7 @@ from .config.errors import OK, SOFTWARE, StartError
 from .config.options import SUBCOMMANDS
 from .config.service import Service
 from .config.settings import Config, changed, load, refuse_windows
+from .ipc import signals
 from .log import file_writer, records
 from .log.pipe_reader import PipeReader, style_of
 from .log.records import channel, log
@@ -88,6 +89,7 @@ def check(service: Service, config: Config) -> int:
 def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     """Start the supervisor, detached unless -x. Does not return when it ends to be started anew (`ctl restart`)."""
     faulthandler.enable()
+    signals.enlarge_stack()
     channel.style = style_of(config)
     records.setup("supervisor", config)
     inherited = socket_activation.activated(os.environ)
@@ -131,6 +133,7 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
         relay.close()
         if ready is not None:
             ready.verdict(status)
+            ready.finish()
     if supervisor.life.begins_again:  # this process becomes a new supervisor, by the same command
         os.chdir(directory)
         os.execve(sys.executable, sys.orig_argv, os.environ)

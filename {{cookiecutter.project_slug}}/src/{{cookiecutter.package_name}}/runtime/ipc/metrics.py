@@ -5,10 +5,12 @@ the supervisor adds up when asked. What a generation counted is kept when it has
 See https://prometheus.io/docs/instrumenting/exposition_formats/ and .../practices/naming/.
 """
 
+import math
 import re
 import threading
 from typing import NamedTuple
 
+from ..config.text import cleaned
 from . import scoreboard
 from .scoreboard import BUCKETS, CRASHES, OWN, OWN_MOST, TEXT, Scoreboard
 
@@ -42,13 +44,15 @@ class Gauge:
         self._lock = threading.Lock()  # `+=` is no atomic step for threads of one process; 0.1 µs
 
     def add(self, amount: float = 1) -> None:
-        """Raise this worker's part, or lower it with a negative amount."""
+        """Raise this worker's part, or lower it with a negative amount. Raises ValueError when the sum is no finite
+        number."""
         with self._lock:
-            self._values[self._board.own + self._offset] += amount
+            self._values[self._board.own + self._offset] = finite(self._values[self._board.own + self._offset] + amount)
 
     def set(self, value: float) -> None:
-        """Set this worker's part. For one number of the whole service call it in a periodic function."""
-        self._values[self._board.own + self._offset] = value
+        """Set this worker's part. For one number of the whole service call it in a periodic function. Raises
+        ValueError for what is no finite number."""
+        self._values[self._board.own + self._offset] = finite(value)
 
 
 class Counter(Gauge):
@@ -63,6 +67,13 @@ class Counter(Gauge):
     def set(self, value: float) -> None:
         """Not for counters. Raises TypeError."""
         raise TypeError("a counter only grows: use add(), or a gauge")
+
+
+def finite(value: float) -> float:
+    """The value. Raises ValueError for what JSON cannot say, and what would spoil every later sum."""
+    if not math.isfinite(value):
+        raise ValueError(f"a metric is a finite number, not {value!r}")
+    return value
 
 
 class Registry:
@@ -94,10 +105,16 @@ class Registry:
         return number
 
 
-def declared(board: Scoreboard) -> list[Declared]:
-    """What the server of this generation has declared."""
-    data = bytes(board.text).rstrip(b"\0")
-    return [Declared(*line.split("\t")) for line in data.decode().splitlines()]
+def declared(board: Scoreboard) -> list[tuple[int, Declared]]:
+    """What the server of this generation has declared, each with its number. Workers can write there too: what is no
+    declaration is left out, and the rest holds nothing that steers a terminal."""
+    found = []
+    lines = bytes(board.text).rstrip(b"\0").decode("utf-8", "replace").split("\n")
+    for number, line in enumerate(lines[:OWN_MOST]):
+        kind, name, text = (*line.split("\t"), "", "")[:3]
+        if kind in ("counter", "gauge") and NAME.fullmatch(name) and not name.startswith(RESERVED):
+            found.append((number, Declared(kind, name, cleaned(text))))
+    return found
 
 
 class Figures:
@@ -122,8 +139,10 @@ class Figures:
         self.words[scoreboard.DROPPED] += board.words[scoreboard.DROPPED]  # the server's own
         self.crashes += board.words[CRASHES]
         self.latency = [a + b for a, b in zip(self.latency, board.latency(), strict=True)]
-        for number, one in enumerate(declared(board)):
+        for number, one in declared(board):
             value = board.value(number)
+            if one.kind == "counter" and not 0 <= value < math.inf:
+                value = 0.0  # written by no counter; it would spoil the total for good
             if one.kind == "gauge" and not current:
                 value -= board.values[OWN + number]
             before = self.own.get(one.name)

@@ -2,6 +2,9 @@
 
 One board per generation, made by the supervisor before it forks the generation's server. A slot has one writer (its
 worker), so nothing is locked; a reader may see one word newer than another, which is good enough for counting.
+
+Every process of the generation can write all of it. So nothing here raises for what it reads: a word that is no pid, no
+state, no phase is read as one that harms nothing, and `damage` names it for the supervisor.
 """
 
 import mmap
@@ -51,6 +54,10 @@ class Phase(IntEnum):
     REPLACED = 3  # it ends, and its successor takes over the accept queue
 
 
+PHASES = dict(enumerate(Phase))
+PID_LIMIT = 2**31  # no system has a process of this number
+THREADS_LIMIT = 2**20  # nor a process that has so many threads
+
 NO_CAPACITY = 2**32  # LOAD of a free slot or of a worker that is stuck: it takes no connections, so none wait for it
 
 
@@ -93,6 +100,7 @@ class Scoreboard:
         self.connections = self.words[WORDS + CONNECTIONS :: WORDS]
         self.loads = self.words[WORDS + LOAD :: WORDS]
         self.states = self.words[WORDS + STATE :: WORDS]
+        self.pids = self.words[WORDS + PID :: WORDS]
         for index in range(size):
             self.loads[index] = NO_CAPACITY
 
@@ -123,11 +131,20 @@ class Scoreboard:
 
     @property
     def phase(self) -> Phase:
-        return Phase(self.words[PHASE])
+        return PHASES.get(self.words[PHASE], Phase.DRAINING)
 
     @phase.setter
     def phase(self, phase: Phase) -> None:
         self.words[PHASE] = phase
+
+    def damage(self) -> str:
+        """What stands here and is written by no part of the runtime; "" when all is well."""
+        if self.words[PHASE] not in PHASES:
+            return f"phase {self.words[PHASE]}"
+        state, pid = max(self.states), max(self.pids)
+        if state > LEAVING:
+            return f"state {state} of a worker"
+        return f"process id {pid} of a worker" if pid >= PID_LIMIT else ""
 
     def empties_queue(self, base: int) -> bool:
         """Whether a member that drains takes what waits in the accept queue: when its generation ends, and also when it
@@ -153,10 +170,12 @@ class Scoreboard:
             base = self.base(index)
             word = self.words[base : base + LATENCY].tolist()
             if word[STATE] != FREE:
+                pid = word[PID] if word[PID] < PID_LIMIT else 0
+                threads = min(word[THREADS], THREADS_LIMIT)
                 yield Slot(
-                    index, word[PID], word[STATE], word[CONNECTIONS], self.requests(index), word[ERRORS],
-                    word[ACCEPTED], word[HANDED_OVER], word[BUSY_SINCE], word[RECEIVED], word[SENT], word[THREADS],
-                    word[THREADS_BUSY], word[WAITING],
+                    index, pid, min(word[STATE], LEAVING), word[CONNECTIONS], self.requests(index), word[ERRORS],
+                    word[ACCEPTED], word[HANDED_OVER], word[BUSY_SINCE], word[RECEIVED], word[SENT], threads,
+                    min(word[THREADS_BUSY], threads), word[WAITING],
                 )  # fmt: skip
 
     def total(self, word: int) -> int:
@@ -213,6 +232,7 @@ class Scoreboard:
         return list(zip(words[::ROW], words[1::ROW], strict=True))
 
     def close(self) -> None:
-        for view in (self.connections, self.loads, self.states, self.values, self.words, self.rows, self.text):
+        strided = (self.connections, self.loads, self.states, self.pids)
+        for view in (*strided, self.values, self.words, self.rows, self.text):
             view.release()
         self.memory.close()

@@ -7,6 +7,7 @@ would be inherited by programs that user code executes, a handler is reset by ex
 
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -39,6 +40,10 @@ IGNORED = tuple(
 )
 
 
+HANDLER_STACK = 2**19  # bytes, of which the system gives what is used
+kept: list[object] = []  # memory that the kernel knows
+
+
 def nothing(number: int, frame: object) -> None:
     """The handler of every signal: the wake-up pipe does the work."""
 
@@ -64,6 +69,28 @@ class SignalPipe(Waker):
     def close(self) -> None:
         signal.set_wakeup_fd(-1)
         super().close()
+
+
+def enlarge_stack() -> None:
+    """Give handlers a stack on which one of each signal fits. They run on the one that faulthandler has made, of some
+    16 KiB, and nest, one for each signal that is pending: eight overflow it where processors save many registers. Call
+    once, after faulthandler.enable(); forked processes inherit it."""
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        memory = ctypes.create_string_buffer(HANDLER_STACK)
+    except (ImportError, OSError):
+        return  # no ctypes: as it is
+    start, size, flags = ("start", ctypes.c_void_p), ("size", ctypes.c_size_t), ("flags", ctypes.c_int)
+
+    class Stack(ctypes.Structure):
+        """sigaltstack(2); the order is that of the system."""
+
+        _fields_ = [start, flags, size] if sys.platform == "linux" else [start, size, flags]
+
+    if not library.sigaltstack(ctypes.byref(Stack(start=ctypes.addressof(memory), size=HANDLER_STACK)), None):
+        kept.append(memory)
 
 
 @contextmanager

@@ -28,7 +28,6 @@ SEQUENCE, STARTED, NOW, OFFSET, LEFT, STUCK = 0, 1, 2, 3, 4, 6
 WORDS = 8
 AREA = 2**22  # bytes: more than the pipe holds, so that one read takes whole frames; and what was left over
 RETRY = 0.5  # seconds until the next attempt to write
-CHECK_INTERVAL = 1.0  # seconds between checks that the file still has its name
 MUCH = 2**12  # bytes: after a read of more, so many follow that a pause gathers them
 PAUSE = 0.01  # seconds
 SHORT = {"F": "%Y-%m-%d", "T": "%H:%M:%S", "R": "%H:%M"}
@@ -88,7 +87,6 @@ class FileWriter:
         self.used = [AREA, AREA]  # bytes that may not be zero
         self.name = ""
         self.file = -1
-        self.checked = 0.0
         self.unwritten = b""
 
     def run(self) -> NoReturn:
@@ -148,13 +146,10 @@ class FileWriter:
     def choose_file(self, now: float) -> None:
         """Open the file that lines of this time belong to, if it is not open."""
         name = file_name(self.config.log_file, now)
-        if name != self.name or abs(now - self.checked) >= CHECK_INTERVAL:
-            self.checked = now
+        if self.file < 0 or not same(self.file, name):  # for each batch: a file that was renamed may soon be removed
             self.insist(lambda: self.open(name))
 
     def open(self, name: str) -> None:
-        if self.file >= 0 and name == self.name and same(self.file, name):
-            return
         file = open_file(name, self.config.log_file)
         if self.file >= 0:
             os.close(self.file)
@@ -202,7 +197,7 @@ def same(file: int, name: str) -> bool:
     """Whether this open file still has this name."""
     try:
         there = os.stat(name, follow_symlinks=False)
-    except FileNotFoundError:
+    except OSError:
         return False
     ours = os.fstat(file)
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

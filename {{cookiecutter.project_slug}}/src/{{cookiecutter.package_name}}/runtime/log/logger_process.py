@@ -8,6 +8,7 @@ import mmap
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from ..config.settings import Config
@@ -34,6 +35,7 @@ class LoggerProcess:
         self.born = 0.0
         self.restart_at = float("inf")  # monotonic seconds: when the next one starts
         self.restarts = 0
+        self.in_child: Callable[[], None] = lambda: None  # called in it first: frees what is not for it
 
     def take_over(self, reader: int, frames: bytes) -> None:
         """From here on the logger reads the pipe; it begins with these frames, which were read already."""
@@ -57,6 +59,7 @@ class LoggerProcess:
     def run(self) -> NoReturn:
         """The child: it keeps nothing of the supervisor but the pipe, and stderr for its own troubles."""
         try:
+            self.in_child()
             signal.set_wakeup_fd(-1)  # signals do nothing here: it ends when the pipe has no writer any more
             null = os.open(os.devnull, os.O_RDWR)
             for number in range(3):
@@ -73,6 +76,11 @@ class LoggerProcess:
         except BaseException:
             os._exit(1)
         FileWriter(self.config, self.reader, self.memory).run()
+
+    def shed(self) -> None:
+        """In a server: what the logger reads back after a crash, perhaps as root, is not for user code to write."""
+        self.words.release()
+        self.memory.close()
 
     def ended(self, status: int) -> None:
         """The logger has died: the next one goes on where it was."""

@@ -7,6 +7,7 @@ import stat
 import time
 from collections import deque
 
+from ..config.text import coloured
 from . import records
 from .records import channel
 
@@ -28,11 +29,14 @@ class Outlet:
             self.piece = 2**30 if stat.S_ISREG(os.fstat(descriptor).st_mode) else records.PIECE
         except OSError:
             self.piece = records.PIECE
+        self.is_terminal = os.isatty(descriptor)
         self.poller = select.poll()
         self.poller.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes, lines: int) -> None:
-        """Write whole lines, so many by the count of dropped ones."""
+        """Write whole lines, so many by the count of dropped ones. On a terminal nothing of them steers it."""
+        if self.is_terminal:
+            data = coloured(data)
         if self.size + len(data) > HELD:
             channel.dropped(lines)
             return

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from ..config.settings import Config
 from . import records
-from .frames import ACCESS, ERR, OUT, RECORD, extent, lines_in, split
+from .frames import ACCESS, ERR, OUT, RECORD, Message, lines_in, split
 from .logger_process import LoggerProcess
 from .outlet import HELD, Outlet
 from .records import LineStream, channel, log
@@ -28,6 +28,9 @@ MUCH = 2**12  # bytes: after a read of more, so many follow that a pause gathers
 PAUSE = 0.05  # seconds for which a pipe of CAPACITY is left alone then
 TURN = 2**20  # bytes read before the loop turns to other events
 PIECE = 2**18  # bytes asked for in one read
+MESSAGES = 2**13  # of one read that are written on; lines of text are longer, so that only rubbish has more
+RAW_PIECE = 2**16  # the same for the raw output, each line of which becomes a record (15 µs)
+RAW_LINES = 1000
 REPORT_INTERVAL = 10.0  # seconds between two lines about dropped ones
 
 
@@ -72,7 +75,7 @@ class PipeReader:
         self.raw = -1  # descriptor of the raw output
         self.raw_lines = LineStream(ERR)
         self.pause = 0.0
-        self.resume = float("inf")  # when the pipe is watched again
+        self.resume = self.resume_raw = float("inf")  # when the pipe, and the raw output, are watched again
         self.reported = 0  # dropped lines that the log has mentioned
         self.report_after = 0.0
         self.logger = LoggerProcess(config, self.syslog) if config.log_file else None
@@ -111,18 +114,20 @@ class PipeReader:
             os.dup2(writer, 1)
             os.dup2(writer, 2)
             os.close(writer)
-        channel.make_room = self.read
+        channel.make_room = self.read_piece
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(lines, "utf-8", "backslashreplace", write_through=True)  # type: ignore[type-var]
             for lines in records.standard_streams
         )
 
-    def join(self, selector: selectors.BaseSelector) -> None:
-        """Become part of the supervisor's loop."""
+    def join(self, selector: selectors.BaseSelector, in_logger: Callable[[], None]) -> None:
+        """Become part of the supervisor's loop. `in_logger` frees in the logger process what only others need."""
         self.selector = selector
+        if self.logger is not None:
+            self.logger.in_child = in_logger
         selector.register(self.reader, selectors.EVENT_READ, self.on_frames)
         if self.raw >= 0:
-            selector.register(self.raw, selectors.EVENT_READ, self.read_raw)
+            selector.register(self.raw, selectors.EVENT_READ, self.on_raw)
         for outlet in self.outlets:
             outlet.selector = selector
 
@@ -136,6 +141,8 @@ class PipeReader:
 
     def on_frames(self) -> None:
         """The pipe is readable."""
+        if self.handed_over:  # in this turn of the loop: what is there is the logger's
+            return
         if self.read_piece() > MUCH and self.pause and self.selector is not None:
             self.selector.unregister(self.reader)
             self.resume = time.monotonic() + self.pause
@@ -149,43 +156,68 @@ class PipeReader:
         if self.logger is not None and self.held_size < HELD:  # output of init() beyond that is on the terminal only
             self.held.append(data)
             self.held_size += len(data)
-        messages, self.rest = split(self.rest + data if self.rest else data)
-        requests = [one[3] for one in messages if one[0] == ACCESS]
-        if requests:  # many small writes into one
-            self.write(ACCESS, records.INFO, b"".join(requests))
-        for stream, level, _, lines in messages:
-            if stream != ACCESS:
+        messages, self.rest = split(self.rest + data if self.rest else data, len(data) < PIECE)
+        if len(messages) > MESSAGES:
+            channel.dropped(len(messages) - MESSAGES)
+            del messages[MESSAGES:]
+        if self.outlets:
+            self.write_out(self.outlets[0], [one for one in messages if one[0] in (OUT, ACCESS)])
+            self.write_out(self.outlets[1], [one for one in messages if one[0] not in (OUT, ACCESS)])
+        else:
+            for stream, level, _, lines in messages:
                 self.write(stream, level, lines)
         return len(data)
 
-    def write(self, stream: int, level: int, data: bytes) -> None:
-        if self.outlets:
-            self.outlets[0 if stream in (OUT, ACCESS) else 1].write(data, lines_in(stream, data))
+    @staticmethod
+    def write_out(outlet: Outlet, messages: list[Message]) -> None:
+        """Many small writes in one, as long as none has to be dropped."""
+        whole = b"".join(one[3] for one in messages)
+        if outlet.size + len(whole) <= HELD:
+            if whole:
+                outlet.write(whole, 0)
             return
+        for stream, _, _, data in messages:
+            outlet.write(data, lines_in(stream, data))
+
+    def write(self, stream: int, level: int, data: bytes) -> None:
         if self.show is not None and stream != ACCESS:
             self.show(data.decode("utf-8", "replace").removesuffix("\n"))
         if self.syslog is not None and self.logger is None:
             for line in (data,) if stream == RECORD else data.splitlines(keepends=True):
                 self.syslog.write(level, line)
 
-    def read_raw(self) -> None:
-        """Make lines of the log from what came through descriptors 1 and 2."""
+    def on_raw(self) -> None:
+        """A program that writes without end waits while it has filled its pipe: that costs its own time alone."""
+        if self.read_raw() > MUCH and self.selector is not None:
+            self.selector.unregister(self.raw)
+            self.resume_raw = time.monotonic() + PAUSE
+
+    def read_raw(self) -> int:
+        """Make lines of the log from what came through descriptors 1 and 2: of one read, and not of more lines than the
+        loop has time for. Returns the number of bytes."""
         try:
-            while data := os.read(self.raw, PIECE):
-                self.raw_lines.write(data)
+            data = os.read(self.raw, RAW_PIECE)
         except BlockingIOError:
-            return
+            return 0
+        lines = data.split(b"\n", RAW_LINES)
+        if len(lines) > RAW_LINES:
+            whole, end, rest = lines[-1].rpartition(b"\n")
+            channel.dropped(whole.count(b"\n") + len(end))
+            lines[-1] = rest
+        self.raw_lines.write(b"\n".join(lines))
+        return len(data)
 
     def flush(self) -> None:
-        """Write on everything that was written up to now."""
-        if self.raw >= 0:
-            self.read_raw()
+        """Write on what was written up to now, or as much of it as the pipes held."""
+        for _ in range(TURN // RAW_PIECE if self.raw >= 0 else 0):
+            if self.read_raw() < RAW_PIECE:
+                break
         self.read()
 
     @property
     def deadline(self) -> float:
         """When `check` has to be called at the latest."""
-        return min(self.resume, self.logger.restart_at if self.logger is not None else float("inf"))
+        return min(self.resume, self.resume_raw, self.logger.restart_at if self.logger is not None else float("inf"))
 
     def check(self, now: float, dropped: int) -> None:
         """Twice a second: outlets that cannot be polled; a logger that has to start again; dropped lines to report."""
@@ -196,14 +228,23 @@ class PipeReader:
             self.resume = float("inf")
             if self.selector is not None and not self.handed_over:
                 self.selector.register(self.reader, selectors.EVENT_READ, self.on_frames)
+        if now >= self.resume_raw:
+            self.resume_raw = float("inf")
+            if self.selector is not None:
+                self.selector.register(self.raw, selectors.EVENT_READ, self.on_raw)
         if self.logger is not None and now >= self.logger.restart_at:
             self.logger.start()
         if dropped > self.reported and now >= self.report_after and not any(one.pending for one in self.outlets):
-            log.warning("%d lines of the log were dropped: its reader is too slow", dropped - self.reported)
+            absent = self.syslog is not None and self.logger is None and self.syslog.socket is None
+            reason = "no syslog daemon listens; --log-file keeps them" if absent else "its reader is too slow"
+            log.warning("%d lines of the log were dropped: %s", dropped - self.reported, reason)
             self.reported, self.report_after = dropped, now + REPORT_INTERVAL
 
     def service_ready(self) -> None:
         """The terminal has seen enough; from here on the logger process reads, if there is one."""
+        if self.show is not None and self.syslog is not None and self.logger is None and not self.syslog.is_there():
+            log.warning("no syslog daemon listens (%s): the log is lost from here on; --log-file writes it to a file",
+                        Syslog.PATHS[0])  # fmt: skip
         self.flush()
         self.show = None
         self.start_logger()
@@ -211,13 +252,11 @@ class PipeReader:
     def start_logger(self) -> None:
         if self.logger is None or self.handed_over:
             return
-        while self.read_piece():
-            continue  # until the pipe is empty: then no frame has been read in part
+        self.read()  # until the pipe is empty: then no frame has been read in part
         self.handed_over = True
         if self.selector is not None and self.reader in self.selector.get_map():
             self.selector.unregister(self.reader)
-        held = b"".join(self.held)
-        self.logger.take_over(self.reader, held[: extent(held)])
+        self.logger.take_over(self.reader, b"".join(self.held))
 
     def reaped(self, pid: int, status: int) -> None:
         """A child of the supervisor has ended; perhaps it was the logger process."""
@@ -233,6 +272,8 @@ class PipeReader:
         for descriptor in {self.reader, self.raw} - watched - {-1}:
             os.close(descriptor)
         channel.make_room = lambda: None
+        if self.logger is not None:
+            self.logger.shed()
 
     def close(self) -> None:
         """The end, or that of this program before another is executed: descriptors 1 and 2 are what they were."""

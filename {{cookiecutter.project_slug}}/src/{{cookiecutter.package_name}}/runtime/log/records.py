@@ -9,7 +9,6 @@ import io
 import json
 import logging
 import os
-import re
 import select
 import sys
 import threading
@@ -18,9 +17,22 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config.settings import Config
+from ..config.text import cleaned, one_line
 from .frames import ACCESS, ERR, OUT, RECORD, encode, lines_in
 
+
+class RuntimeLogger(logging.Logger):
+    """The logger of the runtime. What user code does to `logging` neither silences it nor shows its lines twice: it has
+    a handler and a level of its own, and cannot be disabled."""
+
+    disabled = property(lambda self: False, lambda self, value: None)
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
+        return level >= self.getEffectiveLevel()
+
+
 log = logging.getLogger("runtime")
+log.__class__ = RuntimeLogger  # which is registered: modules of the layers below know it by its name
 
 # Syslog's severities (RFC 5424 6.2.1) for logging's levels.
 SEVERITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -28,8 +40,6 @@ INFO = 6
 COLOUR = {7: "2", 6: "32", 4: "33", 3: "31", 2: "1;31"}  # of severities (ECMA-48 SGR)
 PIECE = 4096  # bytes; PIPE_BUF on Linux: a pipe that polls writable takes this much without blocking
 LONGEST = 24576  # characters of a message or traceback; of a longer one the middle is left out
-# What could end a line, begin another or steer a terminal: a message may hold what a client has sent.
-UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 INDENT = "\n    "  # only a new record begins at the beginning of a line
 COMPACT = (",", ":")  # between the fields of JSON
 ORDINARY = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}  # attributes that each record has
@@ -67,7 +77,7 @@ def shortened(text: str) -> str:
 
 def safe(text: str) -> str:
     """A text as one block: control characters escaped, lines after the first one indented."""
-    return UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text.rstrip("\n")).replace("\n", INDENT)
+    return cleaned(text.rstrip("\n")).replace("\n", INDENT)
 
 
 workers: dict[int, Any] = {}  # by identifier of the thread: whose log lines name the request that it handles
@@ -105,10 +115,17 @@ class Channel:
         self.writer = -1  # of the pipe; it does not block. -1: write directly
         self.output, self.errors = 1, 2  # where lines go directly; -1 nowhere
         self.write_directly: Callable[[int, int, bytes], bool] = self.to_descriptor
-        self.lock = threading.Lock()
-        self.make_room: Callable[[], None] = lambda: None  # in the reader's own process: read, when the pipe is full
+        self.unlock()
+        self.make_room: Callable[[], object] = lambda: None  # in the reader's own process: read, when the pipe is full
         self.words: memoryview[int] | list[int] = [0]  # lines dropped by this process: words[index]
         self.index = 0
+
+    def unlock(self) -> None:
+        """No thread of this process is in `send`: at the beginning, and after a fork. A destructor may log while its
+        thread is there, so the lock is reentrant, and what is sent within waits for the end."""
+        self.lock = threading.RLock()
+        self.sending = False
+        self.waiting: list[tuple[int, int, bytes]] = []
 
     def count_in(self, words: "memoryview[int] | list[int]", index: int) -> None:
         """Count dropped lines there from now on."""
@@ -120,10 +137,21 @@ class Channel:
     def send(self, stream: int, level: int, data: bytes) -> None:
         """Send whole lines; never wait."""
         with self.lock:
-            if self.writer >= 0 and self.write_frames(stream, level, data):
+            self.waiting.append((stream, level, data))
+            if self.sending:
                 return
-            if not self.write_directly(stream, level, data):
-                self.dropped(lines_in(stream, data))
+            self.sending = True
+            try:
+                while self.waiting:
+                    self.send_now(*self.waiting.pop(0))
+            finally:
+                self.sending = False
+
+    def send_now(self, stream: int, level: int, data: bytes) -> None:
+        if self.writer >= 0 and self.write_frames(stream, level, data):
+            return
+        if not self.write_directly(stream, level, data):
+            self.dropped(lines_in(stream, data))
 
     def to_descriptor(self, stream: int, level: int, data: bytes) -> bool:
         """Without the pipe. False when the descriptor does not take all of it."""
@@ -195,7 +223,7 @@ class Channel:
 
 channel = Channel()
 if hasattr(os, "register_at_fork"):  # another thread may hold the lock while user code forks
-    os.register_at_fork(after_in_child=lambda: setattr(channel, "lock", threading.Lock()))
+    os.register_at_fork(after_in_child=channel.unlock)
 
 
 class Records(logging.Handler):
@@ -293,18 +321,29 @@ def write_available(descriptor: int, data: bytes) -> bool:
 
 
 def setup(role: str, config: Config) -> None:
-    """Make `logging` of this process write here. Called again after each fork, with the new role."""
-    channel.role, channel.pid = role, os.getpid()
-    root = logging.getLogger()
-    for old in [h for h in root.handlers if isinstance(h, Records)]:
-        root.removeHandler(old)
-    root.addHandler(Records())
-    root.setLevel(config.log_level.upper())
+    """Make `logging` of this process write here, before any user code runs."""
+    take_role(role)
+    for logger in (logging.getLogger(), log):
+        if not any(isinstance(one, Records) for one in logger.handlers):
+            logger.addHandler(Records())
+    log.propagate = False
+    set_level(config)
     logging.captureWarnings(True)
+
+
+def set_level(config: Config) -> None:
+    for logger in (logging.getLogger(), log):
+        logger.setLevel(config.log_level.upper())
+
+
+def take_role(role: str) -> None:
+    """After a fork. What user code has done to `logging` stays."""
+    channel.role, channel.pid = role, os.getpid()
 
 
 def last_words(name: str, reason: str) -> None:
     """Write the one line that says why the service could not start, or gave up."""
+    reason = one_line(reason, LONGEST)
     if channel.style == "json":
         channel.send(ERR, SEVERITY[logging.CRITICAL], channel.as_json(time.time(), logging.CRITICAL, "runtime", reason))
     else:

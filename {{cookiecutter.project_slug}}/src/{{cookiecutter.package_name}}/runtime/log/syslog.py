@@ -24,7 +24,7 @@ class Syslog:
         """Send a record, whose lines stay together; only what is too long for a datagram becomes several. Returns True:
         what the daemon does not take is counted here."""
         head = f"<{self.facility + level}>{time.strftime('%b %e %H:%M:%S')} {self.ident}[{os.getpid()}]: ".encode()
-        room = DATAGRAM - len(head)
+        room = max(DATAGRAM // 2, DATAGRAM - len(head))  # however long the ident is
         while text:
             end = len(text) if len(text) <= room else text.rfind(b"\n", 1, room) + 1 or room
             self.send(head + text[:end].rstrip(b"\n"))
@@ -43,6 +43,11 @@ class Syslog:
             except OSError:
                 self.socket = None
         channel.dropped(1)
+
+    def is_there(self) -> bool:
+        """Whether a daemon listens."""
+        self.socket = self.socket or self.connect()
+        return self.socket is not None
 
     def connect(self) -> socket.socket | None:
         for path in self.PATHS:

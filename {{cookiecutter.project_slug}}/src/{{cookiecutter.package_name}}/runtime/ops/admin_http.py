@@ -91,7 +91,11 @@ class AdminConnection:
             self.reply(Answer(405 if any(path == head.path for _, path in pages) else 404, "no such page\n"))
         else:
             self.deadline = float("inf")  # what a page waits for has a time limit of its own
-            page(head.query, self.reply)
+            try:
+                page(head.query, self.reply)
+            except Exception:  # of this question alone
+                log.exception("the page %s cannot be made", head.path)
+                self.reply(Answer(500, "this page cannot be made; see the log\n"))
 
     def reply(self, answer: Answer) -> None:
         if self.closed:

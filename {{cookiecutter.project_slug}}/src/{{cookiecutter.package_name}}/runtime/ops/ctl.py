@@ -10,6 +10,7 @@ from typing import Any
 from ..config.errors import OK, UNAVAILABLE, USAGE, StartError
 from ..config.service import Service
 from ..config.settings import Config, load, nearest
+from ..config.text import cleaned
 
 COMMANDS = {
     "status": "show what runs; --json as data, --watch again every second",
@@ -49,7 +50,7 @@ def main(service: Service, arguments: Sequence[str]) -> int:
         return restart(config)
     method, path = ("GET", "/readyz") if command == "health" else ("POST", f"/{command}{change}")
     code, body = ask(config, method, path)
-    print(body.rstrip("\n"), file=sys.stdout if code < 300 else sys.stderr)
+    print(cleaned(body.rstrip("\n")), file=sys.stdout if code < 300 else sys.stderr)
     return OK if code < 300 else 1
 
 
@@ -82,10 +83,10 @@ def status(config: Config, as_json: bool, watch: bool) -> int:
     while True:
         code, body = ask(config, "GET", "/status")
         if code != 200:
-            print(body.rstrip("\n"), file=sys.stderr)
+            print(cleaned(body.rstrip("\n")), file=sys.stderr)
             return 1
         now = json.loads(body)
-        text = body.rstrip("\n") if as_json else table(now, before)
+        text = body.rstrip("\n") if as_json else cleaned(table(now, before))
         print((CLEAR if watch and not as_json and sys.stdout.isatty() else "") + text, flush=True)
         if not watch:
             return OK
@@ -100,7 +101,7 @@ def restart(config: Config) -> int:
     code, body = ask(config, "POST", "/restart")
     ordered = time.monotonic()
     if code >= 300:
-        print(body.rstrip("\n"), file=sys.stderr)
+        print(cleaned(body.rstrip("\n")), file=sys.stderr)
         return 1
     limit = (config.drain_timeout or 3600) + config.stop_delay + (config.start_timeout or 3600) + 10
     while time.monotonic() - ordered < limit:
@@ -171,7 +172,9 @@ def table(now: dict[str, Any], before: dict[str, Any] | None) -> str:
         f"  latency      {latency(now, before)}",
         f"  crashes      {crashes}; {totals['failed_reloads']} failed reloads",
     ]
-    lines += [f"  {one['name']:12} {one['value']:g}  ({one['help']})" for one in now["metrics"]]
+    for one in now["metrics"]:
+        value = "no number" if one["value"] is None else f"{one['value']:g}"
+        lines.append(f"  {one['name']:12} {value}  ({one['help']})")
     for generation in now["generations"]:
         lines.append(
             f"generation {generation['number']} ({generation['phase']}, {duration(generation['age_seconds'])}):"

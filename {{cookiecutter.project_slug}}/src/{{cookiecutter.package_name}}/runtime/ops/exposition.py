@@ -1,5 +1,6 @@
 """The text format of Prometheus (https://prometheus.io/docs/instrumenting/exposition_formats/)."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -36,8 +37,10 @@ def labels(**values: str) -> str:
 
 
 def number(value: float) -> str:
-    """A sample's value: whole numbers without a fraction, others exactly."""
-    return str(int(value)) if value == value and abs(value) < 2**63 and value == int(value) else repr(float(value))
+    """A sample's value: whole numbers without a fraction, others exactly; what is no number as Go writes it."""
+    if not math.isfinite(value):
+        return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if abs(value) < 2**63 and value == int(value) else repr(float(value))
 
 
 def render(families: Iterable[Family]) -> str:

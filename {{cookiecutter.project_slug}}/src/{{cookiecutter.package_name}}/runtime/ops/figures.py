@@ -1,5 +1,6 @@
 """The figures of a service, once: one table makes `/metrics` and `/status`; `ctl status` shows the latter."""
 
+import math
 import socket
 import struct
 import sys
@@ -123,7 +124,9 @@ def status(seen: Snapshot) -> dict[str, Any]:
         "counts": seen.totals.histogram(),
         "sum_seconds": seen.totals.words[scoreboard.MICROSECONDS] / 1e6,
     }
-    tree["metrics"] = [{**one._asdict(), "value": value} for one, value in seen.totals.own.values()]
+    tree["metrics"] = [
+        {**one._asdict(), "value": value if math.isfinite(value) else None} for one, value in seen.totals.own.values()
+    ]
     tree["generations"] = [generation_status(generation, now) for generation in seen.generations]
     return tree
 

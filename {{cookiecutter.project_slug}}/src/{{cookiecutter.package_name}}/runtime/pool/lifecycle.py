@@ -17,7 +17,7 @@ def set_up(context: Context, slot: int, role: str) -> signals.SignalPipe:
     board.own = board.base(slot)
     board.words[board.own + scoreboard.PID] = os.getpid()
     wakeup = signals.SignalPipe(signals.MEMBER)
-    records.setup(role, context.config)
+    records.take_role(role)
     records.channel.count_in(board.words, board.own + scoreboard.DROPPED)
     faulthandler.enable()
     return wakeup

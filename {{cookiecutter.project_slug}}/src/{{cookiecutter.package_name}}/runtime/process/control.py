@@ -5,6 +5,7 @@ import time
 
 from ..config.errors import StartError
 from ..ipc import scoreboard
+from ..ipc.crash_throttle import LONGEST_DELAY
 from ..log import records
 from ..log.records import log
 from .operations import Done, GenerationFacts, Snapshot
@@ -71,7 +72,8 @@ class Control:
         throttled, floor = supervisor.restart_at, config.idle
         if serving is not None:
             throttled = serving.board.words[scoreboard.THROTTLED_UNTIL] / 1000
-            floor = serving.board.words[scoreboard.FLOOR]
+            throttled = min(throttled, time.monotonic() + LONGEST_DELAY)
+            floor = min(serving.board.words[scoreboard.FLOOR], config.max)
         return Snapshot(
             name=config.name, version=service.version, pool=service.pool_name, protocol=service.protocol_name,
             pid=os.getpid(), started=supervisor.life.started, stopping=supervisor.life.is_stopping,
@@ -121,7 +123,9 @@ class Control:
 
     def change_floor(self, change: int) -> tuple[int, int] | None:
         serving = self.generations.serving
-        before = serving.board.words[scoreboard.FLOOR] if serving is not None else 0  # the server changes it
+        before = 0
+        if serving is not None:
+            before = min(serving.board.words[scoreboard.FLOOR], self.supervisor.config.max)  # the server changes it
         for generation in self.generations:
             generation.send(f"floor{change:+d}")
         return None if serving is None else (before, max(1, min(self.supervisor.config.max, before + change)))

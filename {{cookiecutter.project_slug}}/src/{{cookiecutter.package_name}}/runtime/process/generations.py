@@ -35,11 +35,17 @@ class Generations:
         self.count += 1
 
     def remove(self, generation: Generation) -> None:
-        """Nothing is left of it but what it has counted."""
+        """Nothing is left of it but what it has counted, if that can be believed."""
         self.alive.remove(generation)
-        self.ended.keep(generation.board)
+        if not generation.distrusted:
+            self.ended.keep(generation.board)
         generation.channel.close()
         generation.board.close()
+
+    def close_boards(self) -> None:
+        """In a child that is no part of them."""
+        for one in self.alive:
+            one.board.close()
 
     @property
     def serving(self) -> Generation | None:

@@ -19,6 +19,7 @@ from ..system.listeners import Listener
 from ..system.privileges import Identity
 
 FUNCTIONS = ("init", "exit", "worker_init", "worker_exit", "health")  # all optional
+NAME_LENGTH = 64  # bytes of a name in syslog
 STACK = 256 * 1024  # bytes; at 128 KiB json.loads of 900 nested lists kills the process
 
 
@@ -102,9 +103,9 @@ class Server:
 
     def set_name(self, name: str) -> None:
         """Set the syslog ident, for as long as this generation serves (libserver's ident); the pidfile keeps the name
-        of --name. Raises ValueError for a name that is empty or has control characters."""
-        if not name or not name.isprintable():
-            raise ValueError(f"set_name needs a text without control characters, not {name!r}")
+        of --name. Raises ValueError for a name that is empty, has control characters or more than 64 bytes."""
+        if not name or not name.isprintable() or len(name.encode()) > NAME_LENGTH:
+            raise ValueError(f"set_name needs 1 to {NAME_LENGTH} bytes without control characters, not {name[:99]!r}")
         self.name = name
         self._report(f"name {name}")
 

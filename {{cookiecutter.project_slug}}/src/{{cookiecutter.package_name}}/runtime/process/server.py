@@ -34,6 +34,7 @@ from .member import Context, Member
 from .recycling import Recycling
 from .states import EXIT_TIMEOUT
 
+LONGEST_REPORT = 4096  # bytes of a line for the supervisor
 TICK_INTERVAL = 1.0  # seconds between looks at sizes and health
 BEAT_INTERVAL = 0.4  # seconds between signs of life
 
@@ -146,7 +147,8 @@ class ServerProcess:
         """Send the supervisor a line."""
         try:
             self.channel.setblocking(True)
-            self.channel.sendall(line.replace("\n", " ").encode() + b"\n")
+            data = line.replace("\n", " ").encode("utf-8", "backslashreplace")
+            self.channel.sendall(data[: LONGEST_REPORT - 1] + b"\n")
             self.channel.setblocking(False)
         except OSError:
             log.info("not reported, as the supervisor is gone: %s", line)  # end-of-file tells the loop
@@ -215,7 +217,10 @@ class ServerProcess:
         self.resize()
 
     def on_command(self) -> None:
-        data = self.channel.recv(4096)
+        try:
+            data = self.channel.recv(4096)
+        except OSError:  # it ended with a report unread, which resets the connection
+            data = b""
         if not data:
             log.warning("the supervisor is gone: finishing what is in flight")
             self.selector.unregister(self.channel.fileno())

@@ -4,12 +4,14 @@ PID 1 in a container. One thread, one selector loop. It imports no user code, so
 never blocks: not on a client, not on a log, not on a server. What may follow what is decided in `states`.
 """
 
-import logging
+import itertools
 import os
 import selectors
 import signal
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ..config.errors import OK, SOFTWARE, StartError
 from ..config.service import Service
@@ -26,14 +28,17 @@ from ..system.listeners import Listener, State, remove
 from ..system.pidfile import Pidfile
 from ..system.privileges import Identity
 from ..system.sd_notify import SdNotify
-from .generation import Generation, start
+from .generation import Generation, UntrustedError, start
 from .generations import Generations
+from .handlers_module import NAME_LENGTH
 from .heartbeat import Heartbeat
 from .operations import Done, Operations, OperatorEndpoints
 from .recycling import resident
 from .states import NEVER, Event, GenerationState, Reloads, ServiceLife, ServiceState
 
 TICK = 0.5  # seconds between looks at what no event tells
+REAPED = 256  # children in one turn of the loop
+LAST_REPORTS = 16  # turns of reading after the end of a server
 RETRY_INTERVAL = 1.0  # seconds until the next attempt when no process could be made
 
 
@@ -60,6 +65,7 @@ class Supervisor:
         self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.restart_at = NEVER  # monotonic seconds: after a crash
         self.unready_since = 0.0  # monotonic seconds, while a generation serves; 0 = it is ready
+        self.next_inspection = 0.0  # of the scoreboards, in monotonic seconds
         self.heartbeat = Heartbeat()  # of the server that serves
         self.reloads = Reloads()
         self.selector = selectors.DefaultSelector()
@@ -83,7 +89,7 @@ class Supervisor:
             endpoints.open(operations, self.selector)
             self.wakeup = signals.SignalPipe(signals.SUPERVISOR)
             self.selector.register(self.wakeup, selectors.EVENT_READ, operations.on_signal)
-            self.relay.join(self.selector)
+            self.relay.join(self.selector, self.generations.close_boards)
             try:
                 self.start_generation(config, self.generations.listeners)
             except OSError as error:
@@ -141,6 +147,11 @@ class Supervisor:
         for generation in self.generations:
             if now >= generation.life.deadline:
                 self.on_deadline(generation, now)
+        if now >= self.next_inspection:
+            self.next_inspection = now + TICK
+            for generation in self.generations:
+                if not generation.distrusted and (damage := generation.board.damage()):
+                    self.distrust(generation, f"its scoreboard holds what nothing of ours writes, {damage}")
         if now >= self.restart_at:
             self.restart_at = NEVER
             if not self.life.is_stopping and self.generations.starting is None:
@@ -153,6 +164,8 @@ class Supervisor:
         self.note_readiness(now)
         self.relay.check(now, self.generations.dropped_lines())
         self.endpoints.expire(now)
+        if self.ready_pipe is not None:
+            self.ready_pipe.flush()
         if self.code is not None and not self.life.is_stopping and (names := self.code.changed()):
             log.info("changed: %s", ", ".join(names))
             self.reload()
@@ -190,7 +203,7 @@ class Supervisor:
 
     def reap(self) -> None:
         """Reap every child, known or not: PID 1 inherits orphans."""
-        while True:
+        for _ in range(REAPED):
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
@@ -201,11 +214,37 @@ class Supervisor:
                 if generation.pid == pid:
                     self.on_server_end(generation, status)
             self.relay.reaped(pid, status)
+        signal.raise_signal(signal.SIGCHLD)  # for the rest, in the next turn of the loop
 
     # ---- what a generation reports -------------------------------------------------------------------------------
 
-    def on_reports(self, generation: Generation) -> None:
-        for word, rest in generation.reports():
+    def on_reports(self, generation: Generation, turns: int = 1) -> None:
+        """The border: whatever a server reports ends its own generation at most."""
+        try:
+            self.take_reports(generation, turns)
+        except UntrustedError as error:
+            self.distrust(generation, str(error))
+        except Exception as error:
+            log.exception("a report of generation %d cannot be handled", generation.number)
+            self.distrust(generation, f"its server has reported what cannot be handled: {type(error).__name__}")
+
+    def distrust(self, generation: Generation, reason: str) -> None:
+        """A generation has done what none does: it is killed, not listened to any more, and replaced like one whose
+        server has crashed."""
+        log.error("generation %d is killed: %s", generation.number, reason)
+        generation.distrusted = True
+        if generation.channel in self.selector.get_map():
+            self.selector.unregister(generation.channel)
+        with suppress(OSError):
+            generation.channel.shutdown(socket.SHUT_RDWR)
+        if not generation.life.has_served:
+            generation.failure = (SOFTWARE, reason)
+        if generation.life.state is not GenerationState.SERVING:
+            generation.life.on(Event.KILL, time.monotonic())
+        generation.kill()
+
+    def take_reports(self, generation: Generation, turns: int) -> None:
+        for word, rest in itertools.chain.from_iterable(generation.reports() for _ in range(turns)):
             if word == "listening":
                 self.on_listening(generation)
             elif word == "ready":
@@ -215,9 +254,9 @@ class Supervisor:
             elif word == "failed":
                 generation.failed(rest)
             elif word == "name":
-                generation.name = rest
+                generation.name = rest[:NAME_LENGTH] or generation.config.name
                 if generation is self.generations.serving:
-                    self.relay.rename(rest)
+                    self.relay.rename(generation.name)
             elif word == "closed" and generation.channel in self.selector.get_map():
                 self.selector.unregister(generation.channel)
 
@@ -259,7 +298,7 @@ class Supervisor:
         self.generations.listeners = generation.listeners
         self.throttle.adopt(config.fast_time, config.fast_max, config.restart_max)
         self.relay.rename(generation.name)
-        logging.getLogger().setLevel(config.log_level.upper())
+        records.set_level(config)
 
     def announce(self, generation: Generation) -> None:
         """To systemd, and to the launcher, which ends."""
@@ -268,7 +307,6 @@ class Supervisor:
         self.relay.service_ready()
         if self.ready_pipe is not None:
             self.ready_pipe.verdict(OK)
-            self.ready_pipe = None
 
     # ---- the end of a generation ---------------------------------------------------------------------------------
 
@@ -278,7 +316,7 @@ class Supervisor:
         before = generation.life.state
         is_crash = status or before is GenerationState.SERVING  # a server leaves when it is told to
         generation.life.on(Event.SERVER_CRASH if is_crash else Event.SERVER_EXIT, time.monotonic())
-        self.on_reports(generation)  # the last ones may still be in the socket
+        self.on_reports(generation, LAST_REPORTS)  # they may still be in the socket
         self.generations.close(generation.listeners)
         ended = f"the server (pid {pid}, generation {generation.number}) ended with {signals.name(status)}"
         exit_status, reason = generation.failure or (SOFTWARE, ended)
@@ -290,7 +328,7 @@ class Supervisor:
         elif before is not GenerationState.SERVING:
             if status:
                 log.warning("generation %d, which was draining: %s", generation.number, reason)
-        elif generation.failure:
+        elif generation.failure and generation.config.restart_max:  # else no server can give up for the service
             self.fail(exit_status, reason)
         else:
             self.schedule_restart(generation, reason)
@@ -402,7 +440,7 @@ class Supervisor:
         self.life.status = status
         self.life.move(Event.FAIL)
         self.relay.flush()
-        if self.ready_pipe is not None or self.config.foreground:
+        if (self.ready_pipe is not None and not self.ready_pipe.decided) or self.config.foreground:
             records.last_words(self.config.name, reason)  # on the terminal
         else:
             log.critical(reason)
