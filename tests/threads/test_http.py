@@ -236,7 +236,7 @@ def test_streamed_response_that_waits_delays_nobody(threaded: Service) -> None:
 
 
 def test_hostile_nested_json_crashes_nothing(either: Service) -> None:
-    """The stack of a thread, 256 KiB by default, is large enough for what the interpreter allows."""
+    """The default stack of a thread is large enough for what the interpreter allows."""
     either.expect_errors = True
     before = either.workers
     for depth in (100, 900, 10_000, 1_000_000):

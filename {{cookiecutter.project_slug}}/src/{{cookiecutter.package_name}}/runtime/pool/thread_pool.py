@@ -67,8 +67,9 @@ class PoolThread(threading.Thread):
 class ThreadPool:
     """Grows and shrinks between `floor` idle and `ceiling` in all by the same policy as processes do.
 
-    `on_first` is called when the first thread has come through worker_init(), `on_hopeless` when none does; `on_tick`
-    by `tick`; `on_shortage` when a thread took a job from the source and `resize` should be called by one that is free.
+    `on_begin` is called in each thread, and what it returns when that ends; `on_first` is called when the first
+    thread has come through worker_init(), `on_hopeless` when none does; `on_tick` by `tick`; `on_shortage` when a
+    thread took a job from the source and `resize` should be called by one that is free.
     """
 
     def __init__(self, handlers: ModuleType, floor: int, ceiling: int, throttle: CrashThrottle) -> None:
@@ -89,6 +90,7 @@ class ThreadPool:
         self.resizing = self.resize_again = False  # threads are being started; there may be more to do
         self.stopping = False
         self.empty = threading.Event()  # set when the last thread has ended after `stop`
+        self.on_begin: Callable[[], Callable[[], None]] = lambda: lambda: None
         self.on_first: Callable[[], None] = lambda: None
         self.on_hopeless: Callable[[], None] = lambda: None
         self.on_tick: Callable[[], None] = lambda: None
@@ -103,6 +105,7 @@ class ThreadPool:
             thread.runs = self.all.get(thread.number) is thread
         if not thread.runs:
             return  # `forget` was faster
+        at_end = self.on_begin()
         good = self.enter(thread)
         while good and (job := self.next_job(thread)) is not None:
             thread.working = time.monotonic()
@@ -116,6 +119,7 @@ class ThreadPool:
             if thread.worker.failure:
                 break
         self.leave(thread, good)
+        at_end()
 
     def enter(self, thread: PoolThread) -> bool:
         """Run worker_init(). False when it failed."""
