@@ -74,6 +74,13 @@ def text(value: str) -> str:
     return value
 
 
+def name(value: str) -> str:
+    """Text that a field of http, a log line and a file name can hold."""
+    if not value.isascii():
+        raise ValueError("needs ASCII characters: it is sent in the field Server, and names files")
+    return text(value)
+
+
 def path(value: str) -> str:
     """A path, made absolute now: the service changes its directory later."""
     return os.path.abspath(text(value))
@@ -179,7 +186,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("log-facility", "", "NAME", "daemon",
            choice("daemon", "user", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"),
            START, "syslog facility, once detached"),
-    Option("name", "", "NAME", "", text, START, "name in the log and of the pidfile"),
+    Option("name", "", "NAME", "", name, START, "name in the log and of the pidfile"),
     Option("check", "", "", False, switch, START, "check configuration and handlers, say what is wrong, and exit"),
     Option("version", "", "", False, switch, START, "print the version and exit"),
     Option("help", "h", "", False, switch, START, "print this help and exit"),

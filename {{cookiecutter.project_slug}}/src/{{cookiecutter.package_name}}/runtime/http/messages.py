@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
-from ..http1.parser import Head
+from ..http1.parser import Head, separator
 from ..http1.reasons import REASONS
 from .routes import Router, unescape
 from .trace_context import Trace
@@ -40,7 +40,8 @@ class BodySource(Protocol):
 
 
 class Headers(Mapping[str, str]):
-    """The request's fields by name, in any case; several lines of one name are joined by ", " (RFC 9110 5.3)."""
+    """The request's fields by name, in any case; several lines of one name are joined by ", " (RFC 9110 5.3), of
+    Cookie by "; " (RFC 9113 8.2.3)."""
 
     def __init__(self, head: Head) -> None:
         self._head = head
@@ -56,7 +57,7 @@ class Headers(Mapping[str, str]):
         if self._all is None:
             self._all = {}
             for name, value in self._head.fields():
-                self._all[name] = f"{self._all[name]}, {value}" if name in self._all else value
+                self._all[name] = f"{self._all[name]}{separator(name)}{value}" if name in self._all else value
         return self._all
 
     def __iter__(self) -> Iterator[str]:
@@ -204,7 +205,7 @@ class Response:
     ) -> None:
         if type(body) is not bytes:
             check_body(body)
-        if status != 200:
+        if type(status) is not int or status != 200:
             check_status(status)
         self.body = body
         self.status = status

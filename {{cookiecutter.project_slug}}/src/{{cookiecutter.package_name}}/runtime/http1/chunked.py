@@ -11,10 +11,13 @@ _EXTENSION = rb"[\t ]*;[\t ]*" + TOKEN + rb"(?:[\t ]*=[\t ]*(?:" + TOKEN + rb"|"
 _SIZE = re.compile(rb"\r\n([0-9A-Fa-f]{1,16})((?:" + _EXTENSION + rb")*)\r\n")  # the first CRLF ends what was before
 _SIZE_START = re.compile(rb"\r?\Z|\r\n(?:[0-9A-Fa-f]{1,16}(?:[\t ;]" + VALUE + rb")?\r?)?\Z")  # may become one
 _TRAILERS = re.compile(rb"((?:" + FIELD_LINE + rb")*)\r\n")
-# RFC 9110 6.5.1: nothing that frames, routes, authenticates or decodes may come this late.
+# RFC 9110 6.5.1: what frames, routes, authenticates, decodes or controls means nothing this late. It is dropped; but
+# what could make two programs see two messages is refused.
+_HARMFUL = frozenset(("connection", "content-length", "host", "transfer-encoding"))
 _HEAD_ONLY = re.compile(
-    "authorization|connection|content-(encoding|length|range|type)|cookie|expect|host|keep-alive|te|trailer"
-    "|transfer-encoding|upgrade"
+    "accept(-.*)?|(proxy-)?(authenticat|authoriz).*|cache-control|content-(encoding|location|range|type)"
+    "|date|expect|expires|if-.*|keep-alive|location|max-forwards|pragma|range|retry-after|(set-)?cookie|te|trailer|upgrade"
+    "|www-authenticate"
 )
 
 
@@ -79,8 +82,9 @@ class Chunked:
             if len(data) - at >= limits.trailer:
                 raise ProtocolError(431, "trailer section too large")
             return -1
-        self.trailers = split_fields(found[1])
-        if any(_HEAD_ONLY.fullmatch(name) for name, _ in self.trailers):
+        fields = split_fields(found[1])
+        if not _HARMFUL.isdisjoint(name for name, _ in fields):
             raise ProtocolError(400, "field not allowed in a trailer section")
+        self.trailers = [one for one in fields if not _HEAD_ONLY.fullmatch(one[0])]
         self.done = True
         return found.end()

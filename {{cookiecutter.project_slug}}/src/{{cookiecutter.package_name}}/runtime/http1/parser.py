@@ -59,18 +59,19 @@ VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 FIELD_LINE = TOKEN + rb":" + VALUE + rb"\r\n"
 
 # RFC 3986 3.3 and 3.4, and beyond it only what browsers leave unescaped (WHATWG URL, percent-encode sets): [ ] | ^ in
-# paths, also \ ` { } in queries. Escapes must be whole. No fragment (RFC 9112 3.2), no space, ASCII only.
+# paths, also \ ` { } in queries. In paths escapes must be whole; in queries a per cent sign that begins none stands for
+# itself, as browsers send it. No fragment (RFC 9112 3.2), no space, ASCII only.
 _ESCAPE = rb"%[0-9A-Fa-f]{2}"
 _PATH = rb"/[!$&-;=@-\[\]^_a-z|~]*(?:(?:" + _ESCAPE + rb"[!$&-;=@-\[\]^_a-z|~]*)+|)"
-_QUERY = rb"\?[!$&-;=?-~]*(?:(?:" + _ESCAPE + rb"[!$&-;=?-~]*)+|)"
-# RFC 9110 7.2, RFC 3986 3.2.2: of all that a reg-name may hold, what the names of hosts do hold. A comma would make it
-# two values, an @ userinfo (RFC 9110 4.2.4).
+_QUERY = rb"\?[!$-;=?-~]*"
+# RFC 9110 7.2, RFC 3986 3.2.2: a reg-name, but for the comma, which would make it two values; an @ would make it
+# userinfo (RFC 9110 4.2.4). Most names have less in them.
 _NAME = rb"[A-Za-z0-9._~-]+"
-_AUTHORITY = rb"(?:" + _NAME + rb"|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?"
+_AUTHORITY = rb"(?:(?:[!$&'()*+;=A-Za-z0-9._~-]|" + _ESCAPE + rb")+|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{0,5}))?"
 # RFC 9112 3.2: origin-, asterisk- or absolute-form; authority-form belongs to CONNECT, which is refused.
 _TARGET = (
     rb"(?:" + _PATH + rb"(?:" + _QUERY + rb"|)"
-    rb"|\*|[Hh][Tt][Tt][Pp][Ss]?://[A-Za-z0-9._~:\[\]-]+(?:" + _PATH + rb")?(?:" + _QUERY + rb")?)"
+    rb"|\*|[Hh][Tt][Tt][Pp][Ss]?://[!$%&'()*+;=A-Za-z0-9._~:\[\]-]+(?:" + _PATH + rb")?(?:" + _QUERY + rb")?)"
 )
 # The fields that decide where a message ends and what becomes of the connection (RFC 9112 6 and 9.3). A line is
 # special when it begins with one, but for the one thing that many clients say and HTTP/1.1 does not need to hear.
@@ -148,13 +149,20 @@ class Head:
     @overload
     def get(self, name: str, default: str) -> str: ...
     def get(self, name: str, default: str | None = None) -> str | None:
-        """The value of one field; several lines of one name are joined by ", " (RFC 9110 5.3)."""
+        """The value of one field; several lines of one name are joined (see `separator`)."""
         values = _finder(name).findall(self._block)
-        return b", ".join([value.strip(b" \t") for value in values]).decode("latin-1") if values else default
+        if len(values) > 1:
+            return separator(name).join([value.strip(b" \t").decode("latin-1") for value in values])
+        return values[0].strip(b" \t").decode("latin-1") if values else default
 
     def fields(self) -> list[tuple[str, str]]:
         """All field lines in their order, names in lower case."""
         return split_fields(self._block[1:])
+
+
+def separator(name: str) -> str:
+    """What joins several lines of one name: RFC 9110 5.3, and for cookies RFC 9113 8.2.3."""
+    return "; " if name.lower() == "cookie" else ", "
 
 
 def split_fields(lines: bytes) -> list[tuple[str, str]]:
@@ -311,6 +319,8 @@ def _check_request_line(line: bytes, limits: Limits, complete: bool) -> None:
     method, _, rest = line[: limits.line].partition(b" ")
     target, _, version = rest.partition(b" ")
     fits = _is_version(version + b"HTTP/1.1"[len(version) :])  # what there is of the version
+    if _is_token(method) and max(target, default=0) > 127:  # RFC 3986 2.5
+        raise ProtocolError(400, "bytes beyond ASCII in the request target: they have to be escaped")
     if not (fits and _is_visible(target) and (_is_token(method) or not line)):
         raise ProtocolError(400, "TLS on a port without it" if line[0] == 0x16 else "not an HTTP request line")
     if len(line) > limits.line:
@@ -324,7 +334,10 @@ def _check_request_line(line: bytes, limits: Limits, complete: bool) -> None:
     if method == b"CONNECT":
         raise ProtocolError(501, "CONNECT is not supported")  # RFC 9110 9.3.6: for proxies
     if not _is_target(target):
-        raise ProtocolError(400, "malformed request target")
+        escaped = re.sub(_ESCAPE, b"", target.partition(b"?")[0])
+        raise ProtocolError(
+            400, "a % in the path that begins no escape" if b"%" in escaped else "malformed request target"
+        )
 
 
 def check_fields(buffer: bytes | bytearray, limits: Limits, first: int, stop: int, seen: int) -> bool:

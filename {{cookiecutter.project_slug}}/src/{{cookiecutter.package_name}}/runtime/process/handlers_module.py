@@ -1,12 +1,13 @@
 """The user's code: `handlers.py` imported afresh, what its init() gets, and how a failure of it is shown."""
 
+import functools
 import importlib
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 from ..config.errors import StartError
@@ -18,7 +19,9 @@ from ..log.records import log
 from ..system.listeners import Listener
 from ..system.privileges import Identity
 
-FUNCTIONS = ("init", "exit", "worker_init", "worker_exit", "health")  # all optional
+# All optional: what each is called with.
+FUNCTIONS = {"init": "server", "exit": "server", "worker_init": "worker", "worker_exit": "worker", "health": ""}
+ASYNC, GENERATOR, ANY = 0x80 | 0x200, 0x20, 0x04  # flags of code objects (inspect.CO_...)
 NAME_LENGTH = 64  # bytes of a name in syslog
 # Bytes of address space; what is used of it becomes memory. Twice the stack of a main thread, for which the limits of
 # the interpreter are made. Of 99 kinds of recursion, 20 end the process with 1 MiB and one with 4 MiB, instead of a
@@ -129,11 +132,44 @@ def load_handlers(service: Service) -> ModuleType:
     except BaseException as error:
         log.error("importing %s failed", name, exc_info=trimmed(error))
         raise StartError(f"{name} cannot be imported: {described(error)}; see the traceback") from None
-    for function in FUNCTIONS:
-        if not callable(getattr(module, function, len)):
-            raise StartError(f"{function} in handlers.py is no function: rename it, or write `def {function}(...)`")
+    for function, parameter in FUNCTIONS.items():
+        if hasattr(module, function):
+            check_signature(getattr(module, function), f"{function} in handlers.py", *parameter.split())
     service.protocol.check(module)
     return module
+
+
+def check_signature(function: Any, what: str, *names: str) -> None:
+    """Can it be called with these? Raises StartError (70) naming `what`."""
+    if not callable(function):
+        raise StartError(f"{what} is no function: rename it, or write `def ...({', '.join(names)})`")
+    plain = function
+    while isinstance(plain, functools.partial | MethodType):
+        plain = plain.func if isinstance(plain, functools.partial) else plain.__func__
+    code = getattr(plain, "__code__", None)
+    if code is not None and code.co_flags & ASYNC:
+        raise StartError(f"{what} is `async`, which this pool does not run: write `def`")
+    if code is not None and code.co_flags & GENERATOR:
+        raise StartError(
+            f"{what} is a generator (it has a `yield`), which a call does not run: return what it is to send"
+        )
+    if plain is function and code is not None:
+        least = code.co_argcount - len(function.__defaults__ or ())
+        named = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+        fits = least <= len(names) and (len(names) <= code.co_argcount or code.co_flags & ANY) and not named
+    else:
+        import inspect  # only for what is no plain function: it costs a start some milliseconds
+
+        try:
+            fits = bool(inspect.signature(function).bind(*names))
+        except TypeError:
+            fits = False
+        except ValueError:  # of what is written in C nothing is known
+            fits = True
+    if not fits:
+        raise StartError(
+            f"{what} is called as {what.split()[0].split('.')[-1]}({', '.join(names)}): its parameters do not fit"
+        )
 
 
 def call(handlers: ModuleType, name: str, *arguments: Any) -> Any:

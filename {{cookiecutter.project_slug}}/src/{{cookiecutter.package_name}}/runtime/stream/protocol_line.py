@@ -5,6 +5,7 @@ from types import ModuleType
 
 from ..config.errors import StartError
 from ..config.settings import Config
+from ..process.handlers_module import check_signature
 from .stream import LineTooLongError, Stream, bare
 
 NAME = "line"
@@ -15,6 +16,7 @@ def check(handlers: ModuleType) -> None:
     """Does the user's module define what is served? Raises StartError (70)."""
     if not callable(getattr(handlers, "service_line", None)):
         raise StartError("handlers.py defines no service_line(line, stream): it is what answers a line")
+    check_signature(handlers.service_line, "service_line in handlers.py", "line", "stream")
 
 
 def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:

@@ -5,6 +5,7 @@ from types import ModuleType
 
 from ..config.errors import StartError
 from ..config.settings import Config
+from ..process.handlers_module import check_signature
 from .stream import Stream
 
 NAME = "stream"
@@ -14,6 +15,7 @@ def check(handlers: ModuleType) -> None:
     """Does the user's module define what is served? Raises StartError (70)."""
     if not callable(getattr(handlers, "service_connection", None)):
         raise StartError("handlers.py defines no service_connection(stream): it is what serves a connection")
+    check_signature(handlers.service_connection, "service_connection in handlers.py", "stream")
 
 
 def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
