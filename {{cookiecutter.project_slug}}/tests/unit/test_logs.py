@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+from {{ cookiecutter.package_name }}.runtime.config.text import cleaned, coloured, one_line
 from {{ cookiecutter.package_name }}.runtime.log.file_writer import files_of
 from {{ cookiecutter.package_name }}.runtime.log.frames import (
     ACCESS,
@@ -104,3 +105,10 @@ def test_files_of_a_pattern(tmp_path: Path) -> None:
     assert [Path(name).name for name in found] == ["a-2026-11-03.log", "a-2026-11-02.log", "a-2026-11-01.log"]
     assert files_of(str(tmp_path / "a-%Y-%m-%d.log")) == found
     assert files_of(str(tmp_path / "100%%[a]")) == []
+
+
+def test_nothing_steers_a_terminal() -> None:
+    """Escaped, not sent; the colours of printed lines stay."""
+    assert cleaned("a\x1b]0;x\x07\x9b1m\tb\nc\ud800") == "a\\x1b]0;x\\x07\\x9b1m\tb\nc\\ud800"
+    assert one_line("a\nb\rc", 4) == "a b\\r"
+    assert coloured(b"\x1b[1;31mred\x1b[0m\t\x1b[2J\xc2\x9b1m\n") == b"\x1b[1;31mred\x1b[0m\t\\x1b[2J\\x9b1m\n"
