@@ -75,7 +75,7 @@ def test_stale_of_a_pid_that_is_somebody_else_now(service: Service) -> None:
     assert service.pid != os.getpid()
 
 
-@pytest.mark.parametrize("content", ["", "\n", "nonsense\n", "-1\n", "0\n", "99999999999999999999\n", "\0" * 100])
+@pytest.mark.parametrize("content", ["", "\n", "-1\n", "0\n", "99999999999999999999\n", "\0" * 100])
 def test_stale_without_a_pid(service: Service, content: str) -> None:
     service.pidfile.write_text(content)
     service.start_detached()

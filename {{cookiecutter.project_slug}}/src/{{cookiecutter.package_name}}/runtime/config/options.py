@@ -83,7 +83,10 @@ def name(value: str) -> str:
 
 def path(value: str) -> str:
     """A path, made absolute now: the service changes its directory later."""
-    return os.path.abspath(text(value))
+    try:
+        return os.path.abspath(text(value))
+    except FileNotFoundError:
+        raise ValueError("needs an absolute path, as the working directory is gone") from None
 
 
 def address(value: str) -> str:
@@ -91,7 +94,7 @@ def address(value: str) -> str:
     value = text(value)
     kind, _, rest = value.partition(":")
     if kind == "unix" and rest:
-        return "unix:" + os.path.abspath(rest)
+        return "unix:" + path(rest)
     if kind == "fd" and rest.isdigit():
         return value
     host, colon, number = value.rpartition(":")
@@ -138,6 +141,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("root", "r", "DIR", "", path, GENERATION, "change to this directory before anything else"),
     Option("user", "u", "USER", "", text, GENERATION, "when started as root: become this user (default nobody)"),
     Option("group", "g", "GROUP", "", text, GENERATION, "when started as root: this group (default the user's own)"),
+    Option("new-privileges", "", "", False, switch, GENERATION,
+           "let programs that your code executes gain privileges (set-user-id, as sudo and sendmail need)"),
     Option("immediate", "t", "", False, switch, GENERATION, "TERM stops at once, without a drain"),
     Option("reload", "", "", False, switch, START, "reload when a file of your code changes; for development"),
     Option("config", "f", "FILE", "", path, START, "TOML file with these options and your own tables"),

@@ -33,6 +33,7 @@ class Config:
     root: str
     user: str
     group: str
+    new_privileges: bool
     immediate: bool
     reload: bool
     config: str
@@ -160,7 +161,10 @@ def load(service: Service, arguments: Sequence[str], environment: Mapping[str, s
     contents: dict[str, list[str]] = {}
     file = (flags.get("config") or surroundings.get("config") or [""])[-1]
     if file:
-        contents, config.file = read_file(service, path(file))
+        try:
+            contents, config.file = read_file(service, path(file))
+        except ValueError as error:
+            raise StartError(f"--config (-f): {error}, not {file!r}", USAGE) from None
     layers = ((flags, "flag"), (surroundings, "environment"), (contents, "file"))
     for option in OPTIONS:
         key = option.key
@@ -182,8 +186,9 @@ def load(service: Service, arguments: Sequence[str], environment: Mapping[str, s
             raise StartError(f"{places[source]}: {error}, not {texts[-1]!r}", status_of(source)) from None
         config.set(key, tuple(values) if option.repeat else values[-1], source)
     config.name = config.name or service.name
-    if "/" in config.name or config.name.startswith("."):
-        raise StartError(f"--name: needs a file name without a slash, not {config.name!r}", USAGE)
+    if "/" in config.name or config.name.startswith(".") or not config.name.isascii():
+        problem = f"--name: needs a file name of ASCII characters without a slash, not {config.name!r}"
+        raise StartError(problem, status_of(config.source["name"]))
     decide_addresses(config)
     check_log(config)
     decide_pool_size(config)

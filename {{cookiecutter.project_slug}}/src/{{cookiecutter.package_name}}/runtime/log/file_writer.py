@@ -6,15 +6,18 @@ writer needs to write each line exactly once when this one is killed: the time a
 size of the file then.
 """
 
+import errno
 import glob
 import mmap
 import os
 import re
 import select
+import stat
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
+from ..config.directories import closing, open_directory
 from ..config.errors import NOPERM, StartError
 from ..config.settings import Config
 from .frames import extent, split
@@ -41,9 +44,13 @@ def file_name(pattern: str, now: float) -> str:
 def open_file(name: str, pattern: str) -> int:
     """Open a log file to append to. Not through a symbolic link: a user with write access to the directory must not
     choose what root appends to. Raises OSError."""
-    if "%" in os.path.dirname(pattern):
-        os.makedirs(os.path.dirname(name), exist_ok=True)
-    return os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    with closing(open_directory(os.path.dirname(name), "%" in os.path.dirname(pattern))) as directory:
+        file = os.open(os.path.basename(name), flags, 0o640, dir_fd=directory)
+    if stat.S_ISFIFO(os.fstat(file).st_mode):
+        os.close(file)
+        raise OSError(errno.ENXIO, "it is a FIFO, no file")
+    return file
 
 
 def check(config: Config) -> None:
@@ -162,7 +169,8 @@ class FileWriter:
             for name in files_of(self.config.log_file)[self.config.log_keep :]:
                 try:
                     if name != self.name:
-                        os.unlink(name)
+                        with closing(open_directory(os.path.dirname(name))) as directory:
+                            os.unlink(os.path.basename(name), dir_fd=directory)
                 except OSError as error:
                     log.warning("cannot remove the old log file %s: %s", name, error.strerror)
 

@@ -87,6 +87,8 @@ class AdminConnection:
         page = pages.get(("GET" if head.method == "HEAD" else head.method, head.path))
         if not self.trusted:
             self.reply(Answer(403, "only the service's own user and root have access\n"))
+        elif not self.server.has_name(head.host):
+            self.reply(Answer(421, "not a name of this endpoint: ask by its address, or by the name in --admin\n"))
         elif page is None:
             self.reply(Answer(405 if any(path == head.path for _, path in pages) else 404, "no such page\n"))
         else:
@@ -168,6 +170,17 @@ class AdminServer:
             self.selector.unregister(self.listener.socket)
         for connection in self.connections[:8]:
             connection.close()
+
+    def has_name(self, host: str) -> bool:
+        """Whether a request for this host[:port] is for us. A page of another site may have its name resolved to our
+        address (DNS rebinding), but that is no address, and has a dot: without one it a container is found by it."""
+        name = host.partition(":")[0].lower()
+        known = {"", "localhost", self.listener.address.rpartition(":")[0].lower()}
+        if self.listener.socket.family == socket.AF_UNIX or name in known:
+            return True
+        if host.startswith("[") or name.replace(".", "").isdigit():  # an address
+            return True
+        return "." not in name and "localhost" not in name  # no name that only looks like this machine's
 
     def expire(self, now: float) -> None:
         """Close connections whose deadline has passed, and end a pause; called once a second at least."""

@@ -1,6 +1,7 @@
 """The supervisor's pages: what probes, `ctl` and the status page ask, and what `ctl` may order."""
 
 import os
+import pkgutil
 import selectors
 import socket
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from ..system import listeners as sockets
 from . import exposition, figures
 from .admin_http import AdminServer, Answer, Page, Reply, as_json
 
-LOOPBACK = ("127.", "[::1]", "localhost", "::1")
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -48,12 +48,10 @@ class Endpoints:
             ("POST", "/stacks"): self.stacks,
         }
         if config.admin:
-            if os.geteuid() == 0 and not config.admin.startswith(("unix:", "fd:", *LOOPBACK)):
-                raise StartError(
-                    f"--admin {config.admin}: as root only a loopback address or unix:path is allowed", USAGE
-                )
-            with open(os.path.join(os.path.dirname(__file__), "status.html"), encoding="utf-8") as file:
-                page = Answer(200, file.read(), "text/html; charset=utf-8", PAGE_POLICY)
+            text = (
+                pkgutil.get_data(__name__.rpartition(".")[0], "status.html") or b""
+            ).decode()  # also out of a zip file
+            page = Answer(200, text, "text/html; charset=utf-8", PAGE_POLICY)
             self.bind(config.admin, {**questions, ("GET", "/"): lambda _, reply: reply(page)}, False)
             log.info("admin endpoint on %s", self.servers[0].listener.shown("http"))
         if config.control:
@@ -65,9 +63,11 @@ class Endpoints:
                 log.warning("no control socket, so no ctl: %s", error)
 
     def bind(self, address: str, pages: dict[tuple[str, str], Page], private: bool) -> None:
-        listener = sockets.bind(address, os.geteuid(), os.getegid())
-        if listener.temporary and private:
-            os.chmod(listener.temporary, 0o600)  # only the owner gives orders
+        mode = 0o600 if private else 0o770  # only the owner gives orders
+        listener = sockets.bind(address, os.geteuid(), os.getegid(), mode)
+        if os.geteuid() == 0 and not listener.inherited and not listener.is_local():
+            listener.remove()
+            raise StartError(f"--admin {address}: as root only a loopback address or unix:path is allowed", USAGE)
         try:
             self.servers.append(AdminServer(self.selector, listener, pages, private))
         except StartError:

@@ -75,6 +75,13 @@ class Generations:
         have.update({listener.address: listener for listener in made})
         return [have[address] for address in dict.fromkeys(config.bind)]
 
+    def adopt(self, generation: Generation) -> None:
+        """Its listeners are the service's from now on, with its --backlog and its owner of UNIX sockets."""
+        self.listeners = generation.listeners
+        identity = Identity(generation.config.user, generation.config.group)
+        for listener in self.listeners:
+            listener.adjust(generation.config.backlog, identity.uid, identity.gid)
+
     def close(self, listeners: list[Listener]) -> None:
         """Those of them that are no longer needed. Members hold them until they have emptied their queues."""
         remove(one for one in listeners if not self.service.needs_listeners or one not in self.listeners)

@@ -27,7 +27,7 @@ from ..log import records
 from ..log.records import log
 from ..system.daemonize import enter
 from ..system.listeners import Listener, State
-from ..system.privileges import Identity
+from ..system.privileges import Identity, forbid_new_privileges
 from . import pool_size
 from .handlers_module import Server, call, described, load_handlers
 from .member import Context, Member
@@ -98,6 +98,8 @@ class ServerProcess:
         self.run_init()
         self.listen()
         self.identity.become()
+        if not self.config.new_privileges:
+            forbid_new_privileges()
         self.open_loop()
         self.check_health()
         gc.collect()

@@ -295,7 +295,10 @@ class Supervisor:
     def adopt(self, generation: Generation) -> None:
         """Its settings are the service's from now on."""
         config = self.config = generation.config
-        self.generations.listeners = generation.listeners
+        try:
+            self.generations.adopt(generation)
+        except StartError as error:
+            log.error("%s", error)
         self.throttle.adopt(config.fast_time, config.fast_max, config.restart_max)
         self.relay.rename(generation.name)
         records.set_level(config)

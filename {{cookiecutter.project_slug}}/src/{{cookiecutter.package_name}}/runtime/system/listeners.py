@@ -14,9 +14,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..config.directories import entered, remove_workshop, workshop
 from ..config.errors import NOPERM, UNAVAILABLE, USAGE, StartError
 
 EVERYWHERE = {"::", "0.0.0.0"}
+LONGEST_PATH = 100  # bytes of a UNIX socket's path: what each system takes
 HANDSHAKE = 0.05  # seconds for handshakes in progress to complete: more than a round trip within a region
 
 # Linux 5.7: bind to an interface by number (socket(7) does it by name). The socket module has the name since 3.13.
@@ -48,7 +50,8 @@ class Listener:
         self.address = address  # as configured: tells whether a reload changed it
         self.socket = sock
         self.path = path
-        self.temporary = ""  # where a UNIX socket is bound until it listens
+        self.directory, self.name = os.path.split(path)  # of a UNIX socket
+        self.workshop = f"{self.name}.{os.getpid()}"  # where a UNIX socket is bound until it listens
         self.inode = 0
         self.inherited = inherited  # opened by the starter, which may use it again
         self.state = State.BOUND
@@ -64,11 +67,18 @@ class Listener:
         """Raises StartError (69): with SO_REUSEADDR, a taken port can show only here."""
         try:
             self.socket.listen(backlog)
-            if self.temporary:
-                os.rename(self.temporary, self.path)  # clients find it from now on, and it answers
+            if self.path:
+                with entered(self.directory):
+                    os.rename(f"{self.workshop}/{self.name}", self.name)  # from now on clients find it, and it answers
+                    remove_workshop(self.workshop)
         except OSError as error:  # such as: a stop has removed the file meanwhile
             raise refused(self.address, error) from None
         self.change(State.LISTENING)
+
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it: a UNIX socket, or bound to a loopback address."""
+        where = self.socket.getsockname()
+        return self.socket.family == socket.AF_UNIX or where[0] == "::1" or where[0].startswith(("127.", "::ffff:127."))
 
     def shown(self, scheme: str) -> str:
         """Its URL: http://127.0.0.1:1966 or unix:/run/x.sock."""
@@ -104,12 +114,38 @@ class Listener:
         """Remove the socket file if it is still the one that we made. Once, and before the socket is closed: later,
         another file may have its inode."""
         inode, self.inode = self.inode, 0
+        if not inode:
+            return
         try:
-            for path in filter(None, (self.path, self.temporary)):
-                if inode and os.path.exists(path) and os.lstat(path).st_ino == inode:
-                    os.unlink(path)
-        except PermissionError:
-            return  # a directory that is not ours: a dead socket stays, the next start replaces it
+            with entered(self.directory):
+                remove_workshop(self.workshop)
+                if os.lstat(self.name).st_ino == inode:
+                    os.unlink(self.name)
+        except OSError:
+            return  # a directory that is not ours, or is gone: a dead socket stays, the next start replaces it
+
+    def adjust(self, backlog: int, uid: int, gid: int) -> None:
+        """After a reload: the length of the accept queue, and the owner of a UNIX socket's file (of that file, whatever
+        has its name by now). A starter's socket keeps its own. Raises StartError."""
+        if self.inherited or self.state is not State.LISTENING:
+            return
+        try:
+            self.socket.listen(backlog)
+            if self.path and os.geteuid() == 0:
+                self.give(uid, gid)
+        except OSError as error:
+            raise refused(self.address, error) from None
+
+    def give(self, uid: int, gid: int) -> None:
+        with entered(self.directory):
+            facts = os.lstat(self.name)
+            if (facts.st_uid, facts.st_gid) == (uid, gid) or facts.st_ino != self.inode:
+                return
+            with workshop(self.workshop):
+                os.link(f"../{self.name}", self.name, follow_symlinks=False)
+                if os.lstat(self.name).st_ino == self.inode:
+                    os.chown(self.name, uid, gid, follow_symlinks=False)
+            remove_workshop(self.workshop)
 
 
 def remove(listeners: Iterable[Listener]) -> None:
@@ -160,10 +196,11 @@ def lookup(host: str, port: int | None) -> list[tuple[Any, ...]]:
     return socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
 
 
-def bind(address: str, uid: int = -1, gid: int = -1) -> Listener:
-    """A bound socket for host:port, [v6]:port, :port, unix:path or fd:N. `uid` and `gid` own a UNIX socket's file."""
+def bind(address: str, uid: int = -1, gid: int = -1, mode: int = 0o770) -> Listener:
+    """A bound socket for host:port, [v6]:port, :port, unix:path or fd:N. `uid`, `gid` and `mode` are those of a UNIX
+    socket's file."""
     if address.startswith("unix:"):
-        return bind_unix(address, uid, gid)
+        return bind_unix(address, uid, gid, mode)
     if address.startswith("fd:"):
         return inherit(int(address[3:]), address)
     host, _, port = address.rpartition(":")
@@ -219,38 +256,46 @@ def bind_inet(address: str, family: int, where: tuple[object, ...], only_v6: boo
     return Listener(address, sock)
 
 
-def bind_unix(address: str, uid: int, gid: int) -> Listener:
-    """Bound under a temporary name with owner and mode 0770, and renamed when it listens: its name never refuses."""
-    path = address[5:]
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        mode = None
-    except OSError as error:
-        raise refused(address, error) from None
-    if mode is not None and not stat.S_ISSOCK(mode):
-        raise StartError(f"{address}: there is a file that is no socket: move it away", UNAVAILABLE)
-    if mode is not None and answers(path):
-        raise StartError(f"{address}: address in use by a live service; stop it first", UNAVAILABLE)
-    temporary = f"{path}.{os.getpid()}"
+def bind_unix(address: str, uid: int, gid: int, mode: int) -> Listener:
+    """Bound in a workshop, where no other user can exchange the file, and moved to its name when it listens: its name
+    never refuses. The mode is right from the beginning (umask): nothing is changed by name."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = Listener(address, sock, address[5:])
     try:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        sock.bind(temporary)
-        os.chmod(temporary, 0o770)
-        if os.geteuid() == 0:
-            os.chown(temporary, uid, gid)
-        inode = os.lstat(temporary).st_ino
+        if len(os.fsencode(listener.path)) > LONGEST_PATH:
+            problem = f"a UNIX socket's path has {LONGEST_PATH} bytes at most: shorten it"
+            raise StartError(f"{address}: {problem}", USAGE)
+        with entered(listener.directory):
+            refuse_living(listener)
+            with workshop(listener.workshop):
+                before = os.umask(0o777 & ~mode)
+                try:
+                    sock.bind(listener.name)
+                finally:
+                    os.umask(before)
+                if os.geteuid() == 0:
+                    os.chown(listener.name, uid, gid, follow_symlinks=False)
+                listener.inode = os.lstat(listener.name).st_ino
     except OSError as error:
         sock.close()
-        if "too long" in str(error):
-            raise StartError(f"{address}: a UNIX socket's path has 100 bytes at most: shorten it", USAGE) from None
         raise refused(address, error) from None
+    except StartError:
+        sock.close()
+        raise
     sock.setblocking(False)
-    listener = Listener(address, sock, path)
-    listener.temporary, listener.inode = temporary, inode
     return listener
+
+
+def refuse_living(listener: Listener) -> None:
+    """Raises StartError (69) for a file that is no socket, and for a socket on which a service listens."""
+    try:
+        mode = os.lstat(listener.name).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise StartError(f"{listener.address}: there is a file that is no socket: move it away", UNAVAILABLE)
+    if answers(listener.name):
+        raise StartError(f"{listener.address}: address in use by a live service; stop it first", UNAVAILABLE)
 
 
 def peer_of(address: Any) -> Any:
