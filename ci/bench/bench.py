@@ -213,15 +213,16 @@ class Stage:
 
 
 def tree(leader: int) -> list[int]:
-    """The processes of one session."""
-    found = []
+    """A process and all that descend from it: servers of ours begin sessions of their own."""
+    children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            try:
-                if os.getsid(int(entry)) == leader:
-                    found.append(int(entry))
-            except ProcessLookupError:
-                continue
+            with suppressed(OSError):
+                parent = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry))
+    found = [leader]
+    for pid in found:
+        found += children.get(pid, [])
     return found
 
 
