@@ -10,7 +10,7 @@ runtime := {{cookiecutter.project_slug}}/src/{{cookiecutter.package_name}}/runti
 ruff := --config pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz clients lint format \
+.PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz trust clients lint format \
 	pre-commit lock soak log-load clean files nightly coverage
 
 help:  ## list the targets
@@ -37,7 +37,10 @@ test-linux: engine .venv/installed  ## real init systems and a Swarm, in contain
 files: .venv/installed  ## write the list of what each combination of answers gives, after a file was added or removed
 	$(bin)/python tests/support/inventory.py
 
-nightly: soak faults fuzz coverage bench  ## all that takes too long for every change; about two hours
+nightly: soak faults fuzz trust coverage bench  ## all that takes too long for every change; about two hours
+
+trust: .venv/installed  ## the tests of trust, also with the inputs that differ little from those of every run
+	NIGHTLY=1 $(bin)/python -m pytest -q -n $(WORKERS) tests/trust
 
 # The services that tests start are measured too, in all their processes, and so are a project's own unit tests. Those
 # killed by SIGKILL say nothing. Left out: what measures memory, of which the measuring takes some, and full disks, where

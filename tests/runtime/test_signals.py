@@ -503,7 +503,8 @@ def test_term_to_all_is_still_graceful(service: Service) -> None:
     """What `systemctl stop` with KillMode=control-group does."""
     service.start("-n", "2")
     request = in_flight(service)
-    os.killpg(service.pid, signal.SIGTERM)
+    for process in service.processes():
+        process.send_signal(signal.SIGTERM)
     service.log.wait_for(STOPPING)
     service.events.all("gate")[0].release()
     assert request.result().body == b"released"

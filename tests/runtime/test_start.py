@@ -95,9 +95,10 @@ def test_foreground_writes_no_pidfile(service: Service) -> None:
 
 
 def test_foreground_stays_in_its_session(service: Service) -> None:
+    """The supervisor does; a server and its members have one of their own, without a terminal."""
     service.start()
-    for process in service.processes():
-        assert os.getsid(process.pid) == service.pid
+    assert os.getsid(service.pid) == service.pid
+    assert {os.getsid(process.pid) for process in service.processes() if process.pid != service.pid} == {service.server}
 
 
 def test_ready_means_that_worker_init_has_returned(service: Service) -> None:
