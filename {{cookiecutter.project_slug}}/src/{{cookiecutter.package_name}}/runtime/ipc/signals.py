@@ -5,11 +5,14 @@ wakes the selector, and the loop acts. Ignored signals get a handler that does n
 would be inherited by programs that user code executes, a handler is reset by exec (signal(7)).
 """
 
+import mmap
 import os
 import signal
+import struct
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from .waker import Waker
 
@@ -40,8 +43,9 @@ IGNORED = tuple(
 )
 
 
-HANDLER_STACK = 2**19  # bytes, of which the system gives what is used
-kept: list[object] = []  # memory that the kernel knows
+HANDLER_STACK = 2**19  # bytes
+SS_DISABLE = 2 if sys.platform == "linux" else 4
+kept: list[object] = []  # holds the memory that the kernel knows
 
 
 def nothing(number: int, frame: object) -> None:
@@ -71,26 +75,33 @@ class SignalPipe(Waker):
         super().close()
 
 
+def use_stack(size: int) -> Callable[[], None]:
+    """Have the handlers of signals, and faulthandler, run on a stack of `size` bytes in the calling thread; the system
+    gives what is used of it (sigaltstack(2)). Returns what to call when the thread ends. Without ctypes, nothing."""
+    try:
+        import ctypes
+
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        switch = ctypes.CDLL(None).sigaltstack
+    except (ImportError, OSError, AttributeError, ValueError):
+        return lambda: None
+
+    def use(flags: int) -> None:
+        if sys.platform == "linux":
+            switch(struct.pack("@PiN", address, flags, len(memory)), None)
+        else:
+            switch(struct.pack("@PNi", address, len(memory), flags), None)
+
+    use(0)
+    return partial(use, SS_DISABLE)
+
+
 def enlarge_stack() -> None:
     """Give handlers a stack on which one of each signal fits. They run on the one that faulthandler has made, of some
     16 KiB, and nest, one for each signal that is pending: eight overflow it where processors save many registers. Call
     once, after faulthandler.enable(); forked processes inherit it."""
-    try:
-        import ctypes
-
-        library = ctypes.CDLL(None)
-        memory = ctypes.create_string_buffer(HANDLER_STACK)
-    except (ImportError, OSError):
-        return  # no ctypes: as it is
-    start, size, flags = ("start", ctypes.c_void_p), ("size", ctypes.c_size_t), ("flags", ctypes.c_int)
-
-    class Stack(ctypes.Structure):
-        """sigaltstack(2); the order is that of the system."""
-
-        _fields_ = [start, flags, size] if sys.platform == "linux" else [start, size, flags]
-
-    if not library.sigaltstack(ctypes.byref(Stack(start=ctypes.addressof(memory), size=HANDLER_STACK)), None):
-        kept.append(memory)
+    kept.append(use_stack(HANDLER_STACK))
 
 
 @contextmanager

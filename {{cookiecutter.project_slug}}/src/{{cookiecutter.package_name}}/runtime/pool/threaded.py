@@ -1,16 +1,12 @@
 """The threaded pool: worker threads that share memory, in one host process or a few (--processes)."""
 
-import mmap
 import os
-import struct
-import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 
 from ..config.errors import OK, SOFTWARE
 from ..config.settings import Config
-from ..ipc import scoreboard
+from ..ipc import scoreboard, signals
 from ..ipc.crash_throttle import LONGEST_MEMBER_DELAY, CrashThrottle
 from ..log.records import log
 from ..process.member import Context
@@ -18,8 +14,7 @@ from . import lifecycle
 from .thread_pool import ThreadPool
 
 MEMORY = 256 * 1024  # bytes that a thread needs at least, of its stack and elsewhere
-CRASH_STACK = 65536  # bytes
-SS_DISABLE = 2
+CRASH_STACK = 65536  # bytes: faulthandler can write no traceback on a stack that is full
 # glibc makes an arena per thread up to 8 per processor; they fragment, and each reserves 64 MiB of address space.
 MALLOPT_ARENA_MAX = -8
 
@@ -65,28 +60,6 @@ def prepare() -> None:
         log.debug("malloc's arenas are not limited: %s", error)
 
 
-def use_crash_stack() -> Callable[[], None]:
-    """In a thread: a stack of its own for faulthandler, which can write no traceback on one that is full. Returns what
-    is to be called when the thread ends. Linux only."""
-    if sys.platform != "linux":
-        return lambda: None
-    try:
-        import ctypes
-
-        memory = mmap.mmap(-1, CRASH_STACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        switch = ctypes.CDLL(None).sigaltstack
-    except (ImportError, OSError, AttributeError, ValueError) as error:
-        log.debug("no stack for crash reports: %s", error)
-        return lambda: None
-
-    def use(flags: int) -> None:
-        switch(struct.pack("@PiN", address, flags, len(memory)), None)  # stack_t: sigaltstack(2)
-
-    use(0)
-    return partial(use, SS_DISABLE)
-
-
 def run(context: Context, slot: int) -> int:
     """A host's life, from the fork to its exit status. Its main thread is the monitor; user code runs in the others."""
     config = context.config
@@ -110,7 +83,7 @@ def run(context: Context, slot: int) -> int:
         context.board.show_threads(slot, rows, sum(since > 0 for _, since in rows), len(threads.waiting))
         threads.floor = min(ceiling, max(1, part(context.board.words[scoreboard.FLOOR], number, share)))
 
-    threads.on_begin, threads.on_tick = use_crash_stack, exchange
+    threads.on_begin, threads.on_tick = partial(signals.use_stack, CRASH_STACK), exchange
     threads.on_hopeless = hopeless
     good = context.service.engine.work(context, slot, threads, wakeup)
     threads.stop(5.0)
