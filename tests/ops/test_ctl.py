@@ -8,9 +8,9 @@ import resource
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from harness import PYTHON, ROOT, eventually
 from watched import Watched
@@ -85,8 +85,7 @@ def test_a_stopped_supervisor_takes_the_signal_before_the_question(service: Watc
         service.command("ctl", "reloaded", "--control", service.control),
         cwd=service.directory, env=service.environment(), stdout=subprocess.PIPE, text=True,
     ) as asking:  # fmt: skip
-        # The listener's own line, under the name that it was bound to, and that of the connection in its queue.
-        eventually(lambda: Path("/proc/net/unix").read_text().count(f" {service.control}.") == 2, "the question waits")
+        eventually(lambda: psutil.Process(asking.pid).net_connections("unix"), "the question is on its way")
         os.kill(service.pid, signal.SIGCONT)
         said, _ = asking.communicate(timeout=20)
     assert (asking.returncode, said) == (0, "generation 2 serves\n")

@@ -425,7 +425,7 @@ def test_syslog_has_the_name_that_init_gives(service: Service, syslog: tuple[tup
 def test_a_name_is_one_line(service: Service, name: str) -> None:
     service.handlers(NAMED.replace("'generation one'", repr(name)))
     done = service.run("-x", *LOOPBACK)
-    assert_refused(done, 70, "init", "set_name needs a text without control characters", traceback=True)
+    assert_refused(done, 70, "init", "set_name needs 1 to 64 bytes without control characters", traceback=True)
 
 
 def test_syslog_is_not_waited_for(service: Service, syslog: tuple[tuple[str, ...], Log]) -> None:

@@ -166,7 +166,7 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 from hello_server.runtime.config import errors
 from hello_server.runtime.ipc import signals
-statuses = [str(value) for name, value in vars(errors).items() if name.isupper()]
+statuses = [str(value) for name, value in vars(errors).items() if name.isupper() and name != "TIMED_OUT"]
 print(json.dumps([number.name.removeprefix("SIG") for number in signals.SUPERVISOR] + statuses))
 """
 

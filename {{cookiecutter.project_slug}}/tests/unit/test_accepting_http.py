@@ -9,7 +9,12 @@ from unittest.mock import Mock
 import pytest
 
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED, Scoreboard
-from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import FULL_YIELDS, YIELD, YIELDS, AcceptBalance
+from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import (
+    FULL_YIELDS,
+    YIELD,
+    YIELDS,
+    AcceptBalance,
+)
 from {{ cookiecutter.package_name }}.runtime.loop.acceptor import BURST, RECOVERED, SHORTAGE, TURN, Intake
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode, Source
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ

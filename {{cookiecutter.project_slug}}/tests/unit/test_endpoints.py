@@ -8,7 +8,12 @@ from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import BUSY, HANDED_
 from {{ cookiecutter.package_name }}.runtime.ops import exposition, figures
 from {{ cookiecutter.package_name }}.runtime.ops.admin_http import Answer
 from {{ cookiecutter.package_name }}.runtime.ops.endpoints import Endpoints, outcome
-from {{ cookiecutter.package_name }}.runtime.process.operations import Done, GenerationFacts, Operations, Snapshot
+from {{ cookiecutter.package_name }}.runtime.process.operations import (
+    Done,
+    GenerationFacts,
+    Operations,
+    Snapshot,
+)
 
 
 class Service(Operations):

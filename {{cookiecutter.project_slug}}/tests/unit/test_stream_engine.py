@@ -14,13 +14,27 @@ import pytest
 from {{ cookiecutter.package_name }}.runtime.config.service import Service
 from {{ cookiecutter.package_name }}.runtime.config.settings import load
 from {{ cookiecutter.package_name }}.runtime.ipc import scoreboard
-from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import IDLE, LEAVING, RETIRING, STACKS, Phase, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import (
+    IDLE,
+    LEAVING,
+    RETIRING,
+    STACKS,
+    Phase,
+    Scoreboard,
+)
 from {{ cookiecutter.package_name }}.runtime.ipc.signals import SignalPipe
 from {{ cookiecutter.package_name }}.runtime.ipc.waker import Waker
 from {{ cookiecutter.package_name }}.runtime.pool.worker import Worker
 from {{ cookiecutter.package_name }}.runtime.process.member import Context
 from {{ cookiecutter.package_name }}.runtime.stream.accept_queue import Accepted
-from {{ cookiecutter.package_name }}.runtime.stream.engine import DRAINED, DRAINING, NEXT, SERVING, Engine, Life
+from {{ cookiecutter.package_name }}.runtime.stream.engine import (
+    DRAINED,
+    DRAINING,
+    NEXT,
+    SERVING,
+    Engine,
+    Life,
+)
 from {{ cookiecutter.package_name }}.runtime.stream.stream import Stream
 from {{ cookiecutter.package_name }}.runtime.system.listeners import bind
 

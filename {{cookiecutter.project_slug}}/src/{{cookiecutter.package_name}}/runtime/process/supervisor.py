@@ -196,6 +196,8 @@ class Supervisor:
         else:
             if generation.life.is_starting:
                 generation.failure = (SOFTWARE, generation.lateness())
+            elif generation.pid and not generation.life.has_served:
+                log.info("generation %d was still starting: killed", generation.number)
             elif generation.pid:
                 log.error("generation %d does not end: killed", generation.number)
             generation.life.on(Event.KILL, now)
