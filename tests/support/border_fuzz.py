@@ -154,7 +154,7 @@ class Operated:
         self.generations.add(made)
         self.service = SimpleNamespace(version="1", pool_name="prefork", protocol_name="http")
         self.config, self.restart_at, self.reloads = made.config, float("inf"), states.Reloads()
-        self.heartbeat = SimpleNamespace(stalled=0.0, UNREADY=3.0)
+        self.heartbeat = SimpleNamespace(stalled=0.0, UNREADY=3.0, vacant=0.0, VACANT=0.5)
         self.relay = SimpleNamespace(logger=None, logger_restarts=0)
         self.throttle = SimpleNamespace(crashes=0)
 
@@ -194,13 +194,15 @@ FUZZ: list[tuple[Callable[..., None], tuple[Any, ...]]] = [
 ]
 
 
-def fuzz(check: Callable[..., None], strategies: tuple[Any, ...], examples: int) -> None:
+def fuzz(check: Callable[..., None], strategies: tuple[Any, ...], examples: int, repeatable: bool = False) -> None:
+    """Raises what the check raises. `repeatable`: the same examples each time."""
     decorate: Any = given(*strategies)
     run: Any = decorate(check)
     phases = (Phase.explicit, Phase.generate)  # shrinking would take the clock's word for a fault
     settings(
-        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=phases
-    )(run)()
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=phases,
+        derandomize=repeatable,
+    )(run)()  # fmt: skip
 
 
 def main() -> None:

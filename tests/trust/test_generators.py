@@ -369,7 +369,7 @@ def burning(request):
 
 @pytest.mark.parametrize("path", ["/fast", "/sleepy", "/asleep", "/burning"])
 def test_streams_share_the_workers(prepare: Prepare, pool: str, path: str) -> None:
-    """Three endless streams on two workers, for 6 s: none is silent for 1.5 s, and a GET beside them does not wait."""
+    """Three endless streams on two workers, for 6 s: none is silent for 4 s, nor waits a GET as long."""
     service = prepare(pool, BEGIN + FAIR)
     service.start("-n", "2", "-m", "2", "-t")
     end = time.monotonic() + 6
@@ -403,8 +403,8 @@ def test_streams_share_the_workers(prepare: Prepare, pool: str, path: str) -> No
             threading.Event().wait(0.1)
         silences = [reader.result(40) for reader in readers]
     print(f"silences {[f'{one:.2f}' for one in silences]}, GET {max(waits):.2f}, pieces {pieces}")
-    assert max(silences) < 1.5, silences
-    assert max(waits) < 1.5, max(waits)
+    assert max(silences) < 4, silences
+    assert max(waits) < 4, max(waits)
 
 
 def test_other_work_goes_on_in_the_process_that_streams(prepare: Prepare) -> None:

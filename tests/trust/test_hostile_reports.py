@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from harness import HANDLERS, eventually
-from trust_process import HOSTILE, NEEDS_LINUX, Asking, Place, asked_quietly, memory
+from trust_process import HOSTILE, NEEDS_LINUX, NIGHTLY, Asking, Place, asked_quietly, memory
 
 pytestmark = NEEDS_LINUX
 
@@ -188,7 +188,11 @@ STRAY = {
 }
 
 
-@pytest.mark.parametrize(("first", "data", "times"), STRAY.values(), ids=STRAY)
+@pytest.mark.parametrize(
+    ("first", "data", "times"),
+    [pytest.param(*one, marks=NIGHTLY if name == "frames without content" else ()) for name, one in STRAY.items()],
+    ids=STRAY,
+)
 def test_bytes_in_every_pipe(pool: str, place: Place, first: bytes, data: bytes, times: int) -> None:
     """C 2 and B 2: a worker writes bytes that are no record into every pipe that it has, that of the log included. The
     service, and the supervisor's own lines, are heard afterwards; nobody waits."""

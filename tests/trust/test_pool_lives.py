@@ -44,7 +44,7 @@ def test_periodic_functions_run_when_they_are_due(pool: str, place: Place, secon
     service.end()
 
 
-@pytest.mark.parametrize(("most", "processes"), [(2, 4), (7, 4), (9, 2), (25, 16), (5, 5)])
+@pytest.mark.parametrize(("most", "processes"), [pytest.param(2, 4, marks=NIGHTLY), (7, 4), (9, 2), (25, 16), (5, 5)])
 def test_most_is_a_total_over_all_processes(place: Place, most: int, processes: int) -> None:
     """-m 7 with four processes serves seven requests at once, not four and not eight."""
     service = place("threaded")
