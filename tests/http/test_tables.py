@@ -17,7 +17,7 @@ from tests.http1.test_smuggling import PAYLOADS
 
 HANDLERS = """
 from .runtime.http import Request, Response, Router
-from .runtime.http.routes import METHODS
+from .runtime.web.routes import METHODS
 
 routes = Router()
 

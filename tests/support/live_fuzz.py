@@ -23,7 +23,7 @@ from parsing import Outcome, http1, run
 
 HANDLERS = """
 from .runtime.http import Request, Response, Router
-from .runtime.http.routes import METHODS
+from .runtime.web.routes import METHODS
 
 routes = Router()
 

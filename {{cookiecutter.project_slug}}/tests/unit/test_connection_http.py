@@ -7,7 +7,7 @@ import pytest
 
 from {{ cookiecutter.package_name }}.runtime.http import Request
 from {{ cookiecutter.package_name }}.runtime.http.engine import handle
-from {{ cookiecutter.package_name }}.runtime.http.trace_context import Trace
+from {{ cookiecutter.package_name }}.runtime.web.trace_context import Trace
 from {{ cookiecutter.package_name }}.runtime.http1.parser import Head, Limits, parse_head
 
 

@@ -15,7 +15,7 @@ from {{ cookiecutter.package_name }}.runtime.http import Response, Router
 from {{ cookiecutter.package_name }}.runtime.http.bodies import prepared
 from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
 from {{ cookiecutter.package_name }}.runtime.http.server_state import ServerState
-from {{ cookiecutter.package_name }}.runtime.http.trace_context import Trace
+from {{ cookiecutter.package_name }}.runtime.web.trace_context import Trace
 from {{ cookiecutter.package_name }}.runtime.http1.states import HANDLING, SENDING, TRANSITIONS, State
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import Scoreboard
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode

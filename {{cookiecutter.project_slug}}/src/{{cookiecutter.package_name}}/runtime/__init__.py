@@ -1,8 +1,8 @@
 """The server runtime: a supervisor, generations of servers, and their pools. Standard library only.
 
 Each folder is a layer: `config`, `ipc`, `log`, `system`, `process` (supervisor, server, members), `pool`, `http1`,
-`loop`, `http` or `stream`, `ops`, from low to high; a module imports from its own and from lower ones. The project's
-docs/architecture.md says what each is for.
+`loop`, `web`, `http` or `stream`, `ops`, from low to high; a module imports from its own and from lower ones. The
+project's docs/architecture.md says what each is for.
 """
 
 import sys

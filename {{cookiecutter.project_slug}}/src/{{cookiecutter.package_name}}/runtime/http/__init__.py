@@ -1,6 +1,6 @@
 """What handlers import: requests, responses, the router."""
 
-from .messages import DisconnectedError, HTTPError, Request, Response
-from .routes import Router
+from ..web.messages import DisconnectedError, HTTPError, Request, Response
+from ..web.routes import Router
 
 __all__ = ["DisconnectedError", "HTTPError", "Request", "Response", "Router"]

@@ -15,8 +15,8 @@ from ..log import records
 from ..log.access_format import address_of, date
 from ..log.frames import ACCESS, ROOM
 from ..log.records import INFO, channel
-from .messages import Clock
-from .trace_context import Trace
+from ..web.trace_context import Trace
+from .response_head import Clock
 
 BATCH = 32768  # bytes
 _referer = re.compile(rb"\n(?i:referer):[\t ]*([^\r]*)").search

@@ -19,7 +19,7 @@ from ..http1.chunked import LAST_CHUNK, Chunked, chunk
 from ..http1.parser import CHUNKED, Head, Limits, ProtocolError
 from ..log.records import log
 from ..pool.worker import Worker, WorkerFailed
-from .messages import TEXT, DisconnectedError, HTTPError, Response, check_body
+from ..web.messages import TEXT, DisconnectedError, HTTPError, Response, check_body
 
 RECEIVE = 65536  # bytes asked for in one recv
 RATE = 65536  # bytes that must pass in each --body-timeout

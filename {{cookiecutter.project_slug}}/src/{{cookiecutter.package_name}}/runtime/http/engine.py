@@ -21,12 +21,12 @@ from ..loop.leadership import Demoted, Leader
 from ..loop.selector import READ
 from ..pool.worker import Worker, WorkerFailed
 from ..process.member import Context
+from ..web.messages import DisconnectedError, HTTPError, Request, Response, error_page
+from ..web.routes import METHODS, NO_ROUTE, Handler, Route, Router
+from ..web.trace_context import Trace
 from .bodies import Body, UserBody, prepared
 from .connection import Connection
-from .messages import DisconnectedError, HTTPError, Request, Response, error_page
-from .routes import METHODS, NO_ROUTE, Handler, Route, Router
 from .server_state import ServerState
-from .trace_context import Trace
 
 new = object.__new__
 GRACE = 0.5  # seconds that idle connections live on in a drain: a request may be on its way

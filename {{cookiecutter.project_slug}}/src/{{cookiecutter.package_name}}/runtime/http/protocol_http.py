@@ -4,7 +4,7 @@ from types import ModuleType
 
 from ..config.errors import StartError
 from ..process.handlers_module import check_signature
-from .routes import Router
+from ..web.routes import Router
 
 NAME = "http"
 

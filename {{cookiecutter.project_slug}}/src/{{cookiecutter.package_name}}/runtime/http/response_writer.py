@@ -14,10 +14,11 @@ from ..log.records import log
 from ..loop.interfaces import FOREVER, Loop
 from ..loop.selector import READ, WRITE
 from ..pool.worker import Worker, WorkerFailed
+from ..web.messages import BODILESS, Response, error_page
+from ..web.trace_context import Trace
 from .bodies import BROKEN, EMPTY, RATE, Body, Region, Stream, unsent
-from .messages import BODILESS, CLOSE, KEEP_ALIVE, Response, error_page, head_of
+from .response_head import CLOSE, KEEP_ALIVE, head_of
 from .server_state import ServerState
-from .trace_context import Trace
 
 LINGERING = 2.0  # seconds of silence after which a lingering close no longer waits for the client's end
 LINGERING_MOST = 30.0  # seconds that a client may go on sending

@@ -25,11 +25,11 @@ from ..loop.event_loop import Wakeup
 from ..loop.leadership import Demoted, Leader
 from ..loop.stall_monitor import TIMED_OUT, StallMonitor
 from ..pool.thread_pool import PoolThread, ThreadPool
+from ..web.messages import Response
+from ..web.routes import Route
 from .bodies import BROKEN, Body, Stream, UserBody
 from .connection import Connection
 from .engine import INLINE, Engine, handle
-from .messages import Response
-from .routes import Route
 
 RETRY = 1.0  # seconds after which a slow handler is tried in the loop once: it may have become fast
 WEIGHT = 0.1  # of the latest run in the moving average

@@ -12,11 +12,11 @@ from ..ipc.scoreboard import BUCKETS, ERRORS
 from ..log.records import log
 from ..loop.interfaces import FOREVER
 from ..process.member import Context
+from ..web.routes import Router
+from ..web.trace_context import Sent, always, asked
 from .access_log import access_log
 from .bodies import Body, UserBody
-from .messages import Clock
-from .routes import Router
-from .trace_context import Sent, always, asked
+from .response_head import Clock
 
 LINES = 10  # in the log about clients that a worker writes in a second: many bad clients must not flood it
 
