@@ -173,6 +173,18 @@ def test_a_drain_empties_the_queue_if_it_is_to(stack: ExitStack) -> None:
     assert not turns.intake.acceptors
 
 
+@pytest.mark.parametrize(("mode", "mask"), [(Mode.DRAINING, READ), (Mode.RETIRING, 0)])
+def test_a_drain_ends_a_pause(stack: ExitStack, mode: Mode, mask: int) -> None:
+    """What siblings hand over is taken at once, and not when what is held has ended."""
+    turns = Turns(0, stack)
+    turns.intake.pause(YIELD)
+    assert turns.intake.receiver.mask == 0
+    turns.loop.mode = mode
+    turns.intake.close()
+    assert turns.intake.receiver.mask == mask
+    assert not turns.intake.paused_until
+
+
 def test_a_shortage_pauses_accepting_until_it_is_over(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
     turns = Turns(3, stack)
     real, loop, intake = turns.acceptor.socket, turns.loop, turns.intake

@@ -214,6 +214,6 @@ class Intake:
                 del self.loop.table[acceptor.fd]
                 acceptor.socket.close()
                 self.acceptors.remove(acceptor)
-        self.paused_until = 0.0
+        self.resume()  # what siblings hand over is taken at once, also if the drain has begun in a pause
         if not self.receiver.interest:
             self.loop.unwatch(self.receiver)
