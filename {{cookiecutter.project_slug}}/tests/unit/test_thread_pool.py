@@ -105,6 +105,33 @@ def test_urgent_job_does_not_wait(make: Make) -> None:
     assert probe.done.acquire(timeout=DEADLINE)
 
 
+def test_an_urgent_job_and_growth_start_no_thread_too_many(make: Make, handlers: Handlers) -> None:
+    """Both threads are on their way: the one that was started to be idle ends, although the urgent one is not there."""
+    pool, jobs, gates = make(1, 2), Jobs(), {number: threading.Event() for number in (1, 2, 3)}
+    enter = handlers.worker_init
+
+    def enter_at_gate(worker: object) -> None:
+        assert gates[worker.number].wait(DEADLINE)  # type: ignore[attr-defined]
+        enter(worker)
+
+    handlers.worker_init = enter_at_gate  # type: ignore[method-assign]
+    pool.submit(jobs)
+    gates[1].set()
+    jobs.wait_running(1)  # thread 2 has been started to be idle
+    wait_until(lambda: len(pool.all) == 2)
+    pool.submit(jobs, urgent=True)
+    pool.submit(jobs)
+    gates[2].set()
+    wait_until(lambda: handlers.left == [2] or jobs.running.acquire(blocking=False))
+    assert handlers.left == [2], "three jobs run at once"
+    gates[3].set()
+    jobs.wait_running(1)
+    assert not jobs.running.acquire(blocking=False)
+    assert pool.counted == 2
+    jobs.release.set()
+    jobs.wait_running(1)
+
+
 def test_shrinks_after_calm(make: Make) -> None:
     pool, jobs = make(1, 8), Jobs()
     for _ in range(8):

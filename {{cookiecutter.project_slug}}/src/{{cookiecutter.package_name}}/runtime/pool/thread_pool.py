@@ -54,6 +54,7 @@ class PoolThread(threading.Thread):
         self.working = 0.0  # when the job that it runs began; 0 = none, -1 = it leads the loop
         self.born = time.monotonic()
         self.is_able = False  # it has come through worker_init()
+        self.counts = False  # it is one of the pool's `counted`
 
     @property
     def is_home(self) -> bool:
@@ -84,6 +85,7 @@ class ThreadPool:
         self.retiring = 0  # so many of those that wait at the source are to end
         self.waiting: deque[Job] = deque()
         self.starting = 0
+        self.counted = 0  # threads that run jobs, or were started for one; the ceiling holds for them
         self.count = 0
         self.not_before = 0.0  # no thread is started earlier
         self.history: list[int] = []
@@ -127,6 +129,7 @@ class ThreadPool:
             return False
         with self.lock:
             thread.is_able = True
+            self.count_in(thread)
             self.starting -= 1
             first, self.has_worked = not self.has_worked, True
         if first:
@@ -141,7 +144,8 @@ class ThreadPool:
                 return given
             if thread.own:
                 return thread.own.popleft()
-            if len(self.all) - self.starting > self.ceiling and not thread.is_home:  # one was started for an urgent job
+            if self.counted > self.ceiling and not thread.is_home:  # one was started for an urgent job
+                self.count_out(thread)
                 return None
             job = self.waiting.popleft() if self.waiting else None
             if job is None:
@@ -156,6 +160,16 @@ class ThreadPool:
         thread.wakeup.acquire()
         given, thread.job = thread.job, None
         return given
+
+    def count_in(self, thread: PoolThread) -> None:
+        """It can run jobs from now on, or was started for one. The lock is held."""
+        self.counted += not thread.counts
+        thread.counts = True
+
+    def count_out(self, thread: PoolThread) -> None:
+        """It ends: of two that become free at once above the ceiling, one stays. The lock is held."""
+        self.counted -= thread.counts
+        thread.counts = False
 
     def wait_at_source(self, thread: PoolThread, source: JobSource) -> Job | None:
         """Wait for a job of the source, or for one that was submitted. None: the thread is to end."""
@@ -181,6 +195,7 @@ class ThreadPool:
         delay: float | None = 0.0
         with self.lock:
             del self.all[thread.number]
+            self.count_out(thread)
             self.waiting.extend(thread.own)
             if not good:
                 self.starting -= 1
@@ -305,6 +320,8 @@ class ThreadPool:
                 self.count += 1
                 self.all[thread.number] = thread
                 self.starting += 1
+                if job is not None:
+                    self.count_in(thread)
             thread.start()
         except (RuntimeError, MemoryError) as error:
             self.forget(thread, job)
@@ -319,6 +336,7 @@ class ThreadPool:
             if thread is not None and thread.runs:
                 return  # it could after all, and has its job
             if thread is not None and self.all.pop(thread.number, None) is not None:
+                self.count_out(thread)
                 self.starting -= 1
             if job is not None:
                 self.waiting.appendleft(job)
