@@ -26,7 +26,7 @@ COMMANDS = {
     "no lines on stderr": "cat /dev/zero >&2",
     "long lines on both": "yes $(head -c 9000 /dev/zero | tr '\\0' x) | tee /dev/fd/2",
 }
-KINDS = {"json": ("--log-format", "json"), "file": ("--log-file",)}
+KINDS = {"text": (), "json": ("--log-format", "json"), "file": ("--log-file",)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,10 +25,9 @@ class Outlet:
         self.size = 0
         self.selector: selectors.BaseSelector | None = None
         self.watched = False
-        try:
-            self.piece = 2**30 if stat.S_ISREG(os.fstat(descriptor).st_mode) else records.PIECE
-        except OSError:
-            self.piece = records.PIECE
+        mode = os.fstat(descriptor).st_mode
+        self.is_pipe = stat.S_ISFIFO(mode)
+        self.piece = 2**30 if stat.S_ISREG(mode) else records.PIECE
         self.is_terminal = os.isatty(descriptor)
         self.poller = select.poll()
         self.poller.register(descriptor, select.POLLOUT)

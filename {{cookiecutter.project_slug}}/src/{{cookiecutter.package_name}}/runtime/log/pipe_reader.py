@@ -2,10 +2,10 @@
 stderr in the foreground; detached to the terminal until the service is ready, and to syslog.
 
 With --log-file that holds until the service is ready. What has been read is kept, and then the logger process reads on.
-Output that does not come through `records` (a dump of faulthandler, a program that user code starts) arrives in
-descriptors 1 and 2; where lines must be told apart, these are a second pipe, the raw output, which is read here too.
+Output that does not come through `records` arrives as `raw_output`, which becomes lines here too.
 """
 
+import faulthandler
 import fcntl
 import io
 import os
@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 
 from ..config.settings import Config
-from . import records
+from . import raw_output, records
 from .frames import ACCESS, ERR, OUT, RECORD, Message, lines_in, split
 from .logger_process import LoggerProcess
 from .outlet import HELD, Outlet
-from .records import LineStream, channel, log
+from .raw_output import RawOutput
+from .records import channel, log
 from .syslog import Syslog
 
 CAPACITY = 2**20  # bytes wanted in the pipe; systems give less
@@ -29,8 +30,6 @@ PAUSE = 0.05  # seconds for which a pipe of CAPACITY is left alone then
 TURN = 2**20  # bytes read before the loop turns to other events
 PIECE = 2**18  # bytes asked for in one read
 MESSAGES = 2**13  # of one read that are written on; lines of text are longer, so that only rubbish has more
-RAW_PIECE = 2**16  # the same for the raw output, each line of which becomes a record (15 µs)
-RAW_LINES = 1000
 REPORT_INTERVAL = 10.0  # seconds between two lines about dropped ones
 
 
@@ -72,10 +71,9 @@ class PipeReader:
         self.selector: selectors.BaseSelector | None = None
         self.syslog = None if config.foreground else Syslog(config.name, config.log_facility)
         self.outlets: tuple[Outlet, ...] = ()
-        self.raw = -1  # descriptor of the raw output
-        self.raw_lines = LineStream(ERR)
+        self.raw: list[RawOutput] = []
         self.pause = 0.0
-        self.resume = self.resume_raw = float("inf")  # when the pipe, and the raw output, are watched again
+        self.resume = float("inf")  # when the pipe is watched again
         self.reported = 0  # dropped lines that the log has mentioned
         self.report_after = 0.0
         self.logger = LoggerProcess(config, self.syslog) if config.log_file else None
@@ -101,19 +99,19 @@ class PipeReader:
             except OSError:
                 self.pause = 0.0  # this user's pipes have used up its share: the usual 64 KiB must do
         channel.journal = config.foreground and not config.log_file and is_journal(2)
+        together = not config.foreground or os.path.samestat(os.fstat(1), os.fstat(2))  # lines keep their order
         if config.foreground:
-            self.outlets = Outlet(os.dup(1)), Outlet(os.dup(2))
+            errors = Outlet(os.dup(2))
+            self.outlets = errors if together else Outlet(os.dup(1)), errors
             channel.output, channel.errors = (one.descriptor for one in self.outlets)
+            faulthandler.enable(channel.errors)  # for this process; a server has its own in the raw output
         else:
             channel.output = channel.errors = -1
         channel.style = style_of(config)
         channel.wrapped = channel.style == "json" or bool(config.log_file)
-        if channel.style in ("json", "bare") or config.log_file:
-            self.raw, writer = os.pipe()
-            os.set_blocking(self.raw, False)
-            os.dup2(writer, 1)
-            os.dup2(writer, 2)
-            os.close(writer)
+        most = raw_output.PIECE if self.outlets and not channel.wrapped else raw_output.LINES
+        ways = [(ERR, [1, 2])] if together or config.log_file else [(OUT, [1]), (ERR, [2])]
+        self.raw = [RawOutput(stream, numbers, most) for stream, numbers in ways]
         channel.make_room = self.read_piece
         sys.stdout, sys.stderr = (
             io.TextIOWrapper(lines, "utf-8", "backslashreplace", write_through=True)  # type: ignore[type-var]
@@ -126,8 +124,8 @@ class PipeReader:
         if self.logger is not None:
             self.logger.in_child = in_logger
         selector.register(self.reader, selectors.EVENT_READ, self.on_frames)
-        if self.raw >= 0:
-            selector.register(self.raw, selectors.EVENT_READ, self.on_raw)
+        for raw in self.raw:
+            raw.watch(selector)
         for outlet in self.outlets:
             outlet.selector = selector
 
@@ -160,9 +158,11 @@ class PipeReader:
         if len(messages) > MESSAGES:
             channel.dropped(len(messages) - MESSAGES)
             del messages[MESSAGES:]
-        if self.outlets:
+        if len({*self.outlets}) == 2:
             self.write_out(self.outlets[0], [one for one in messages if one[0] in (OUT, ACCESS)])
             self.write_out(self.outlets[1], [one for one in messages if one[0] not in (OUT, ACCESS)])
+        elif self.outlets:
+            self.write_out(self.outlets[0], messages)
         else:
             for stream, level, _, lines in messages:
                 self.write(stream, level, lines)
@@ -186,38 +186,17 @@ class PipeReader:
             for line in (data,) if stream == RECORD else data.splitlines(keepends=True):
                 self.syslog.write(level, line)
 
-    def on_raw(self) -> None:
-        """A program that writes without end waits while it has filled its pipe: that costs its own time alone."""
-        if self.read_raw() > MUCH and self.selector is not None:
-            self.selector.unregister(self.raw)
-            self.resume_raw = time.monotonic() + PAUSE
-
-    def read_raw(self) -> int:
-        """Make lines of the log from what came through descriptors 1 and 2: of one read, and not of more lines than the
-        loop has time for. Returns the number of bytes."""
-        try:
-            data = os.read(self.raw, RAW_PIECE)
-        except BlockingIOError:
-            return 0
-        lines = data.split(b"\n", RAW_LINES)
-        if len(lines) > RAW_LINES:
-            whole, end, rest = lines[-1].rpartition(b"\n")
-            channel.dropped(whole.count(b"\n") + len(end))
-            lines[-1] = rest
-        self.raw_lines.write(b"\n".join(lines))
-        return len(data)
-
     def flush(self) -> None:
         """Write on what was written up to now, or as much of it as the pipes held."""
-        for _ in range(TURN // RAW_PIECE if self.raw >= 0 else 0):
-            if self.read_raw() < RAW_PIECE:
-                break
+        for raw in self.raw:
+            raw.flush()
         self.read()
 
     @property
     def deadline(self) -> float:
         """When `check` has to be called at the latest."""
-        return min(self.resume, self.resume_raw, self.logger.restart_at if self.logger is not None else float("inf"))
+        restart = self.logger.restart_at if self.logger is not None else float("inf")
+        return min(self.resume, restart, *(raw.resume for raw in self.raw))
 
     def check(self, now: float, dropped: int) -> None:
         """Twice a second: outlets that cannot be polled; a logger that has to start again; dropped lines to report."""
@@ -228,10 +207,9 @@ class PipeReader:
             self.resume = float("inf")
             if self.selector is not None and not self.handed_over:
                 self.selector.register(self.reader, selectors.EVENT_READ, self.on_frames)
-        if now >= self.resume_raw:
-            self.resume_raw = float("inf")
-            if self.selector is not None:
-                self.selector.register(self.raw, selectors.EVENT_READ, self.on_raw)
+        for raw in self.raw:
+            if now >= raw.resume and self.selector is not None:
+                raw.watch(self.selector)
         if self.logger is not None and now >= self.logger.restart_at:
             self.logger.start()
         if dropped > self.reported and now >= self.report_after and not any(one.pending for one in self.outlets):
@@ -267,10 +245,20 @@ class PipeReader:
     def logger_restarts(self) -> int:
         return self.logger.restarts if self.logger is not None else 0
 
+    def is_terminal(self) -> bool:
+        """Whether stderr is one."""
+        return bool(self.outlets) and self.outlets[1].is_terminal
+
     def shed(self, watched: set[int]) -> None:
-        """In a child: only the supervisor reads. A pipe without readers tells its writers that the supervisor ended."""
-        for descriptor in {self.reader, self.raw} - watched - {-1}:
+        """In a child: only the supervisor reads. A pipe without readers tells its writers that the supervisor ended:
+        then they write directly, but only to a pipe, with which they can do nothing else."""
+        shut = {one.descriptor for one in self.outlets if not one.is_pipe}
+        for descriptor in {self.reader, *(one.descriptor for one in self.raw)} - watched | shut:
             os.close(descriptor)
+        if channel.output in shut:
+            channel.output = -1
+        if channel.errors in shut:
+            channel.errors = -1
         channel.make_room = lambda: None
         if self.logger is not None:
             self.logger.shed()
@@ -284,12 +272,12 @@ class PipeReader:
         self.flush()
         for outlet in self.outlets:
             outlet.finish()
-        if self.raw >= 0:
-            null = os.open(os.devnull, os.O_RDWR)
-            for number in (1, 2):
-                os.dup2(self.outlets[number - 1].descriptor if self.outlets else null, number)
-            os.close(null)
-            self.raw_lines.finish()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (1, 2):
+            os.dup2(self.outlets[number - 1].descriptor if self.outlets else null, number)
+        os.close(null)
+        for raw in self.raw:
+            raw.lines.finish()
         if self.logger is not None:
             self.start_logger()
             if not self.logger.pid:

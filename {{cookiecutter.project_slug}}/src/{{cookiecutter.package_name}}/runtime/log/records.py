@@ -269,38 +269,33 @@ class LineStream(io.BufferedIOBase):
     def __init__(self, stream: int) -> None:
         super().__init__()
         self.stream = stream
-        self.parts: dict[int, bytes] = {}  # lines without an end, by thread
+        self.parts: dict[int, bytes | None] = {}  # lines without an end, by thread; None: only the end is to come
 
     def fileno(self) -> int:
         return 1 if self.stream == OUT else 2
-
-    def isatty(self) -> bool:
-        return os.isatty(self.fileno())
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any, /) -> int:
         thread = threading.get_ident()
-        text = self.parts.pop(thread, b"") + bytes(data)
+        before, text = self.parts.pop(thread, b""), bytes(data)
+        text = text.removeprefix(b"\n") if before is None else before + text
         whole, end, rest = text.rpartition(b"\n")
         if end:
             channel.send_printed(self.stream, whole)
         if len(rest) > LONGEST:
             channel.send_printed(self.stream, rest)
+            self.parts[thread] = None
         elif rest:
             self.parts[thread] = rest
         return len(data)
 
-    def flush(self) -> None:
-        """A line without an end waits for its end, except on a terminal, where it may be a prompt."""
-        if self.parts and not channel.wrapped and self.isatty():
-            channel.send(self.stream, INFO, self.parts.pop(threading.get_ident(), b""))
-
     def finish(self) -> None:
         """The process ends: send lines without an end too."""
         while self.parts:
-            channel.send_printed(self.stream, self.parts.popitem()[1])
+            if rest := self.parts.popitem()[1]:
+                channel.send_printed(self.stream, rest)
 
 
 standard_streams = (LineStream(OUT), LineStream(ERR))

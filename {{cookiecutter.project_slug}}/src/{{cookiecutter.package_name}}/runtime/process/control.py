@@ -37,7 +37,7 @@ class Control:
                 supervisor.reload()
             elif action == "respawn":
                 self.respawn()
-            elif action in ("more", "fewer") and not (supervisor.config.foreground and os.isatty(2)):
+            elif action in ("more", "fewer") and not supervisor.relay.is_terminal():
                 self.change_floor(1 if action == "more" else -1)
 
     def unready(self) -> str:

@@ -13,6 +13,7 @@ from ..config.settings import Config
 from ..config.text import one_line
 from ..ipc import signals
 from ..ipc.scoreboard import Scoreboard
+from ..system.daemonize import read_nothing
 from ..system.listeners import Listener
 from ..system.privileges import Identity
 from .server import LONGEST_REPORT, ServerProcess, flush
@@ -149,6 +150,7 @@ def start(
             pid = os.fork()
             if not pid:
                 os.setsid()  # what marks its processes as ours; and no terminal is theirs
+                read_nothing()
                 close_in_server(listeners)
                 channel.close()
                 os.close(pipe)

@@ -30,11 +30,16 @@ def detach(timeout: float, name: str) -> ReadyPipe:
     if os.fork():
         os._exit(OK)  # the session's leader leaves: no terminal can ever become ours
     os.umask(0o022)
+    read_nothing()
+    os.set_blocking(writer, False)
+    return ReadyPipe(writer)
+
+
+def read_nothing() -> None:
+    """Descriptor 0 is the null device from now on."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.close(null)
-    os.set_blocking(writer, False)
-    return ReadyPipe(writer)
 
 
 def close_inherited(keep: Collection[int]) -> None:
