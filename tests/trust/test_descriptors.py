@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import HANDLERS, NOBODY, ROOT, Log, eventually
-from trust_process import HOSTILE, NEEDS_LINUX, Place, Suspect
+from trust_process import HOSTILE, NEEDS_LINUX, NIGHTLY, Place, Suspect
 
 pytestmark = NEEDS_LINUX
 
@@ -61,6 +61,7 @@ def harm(request):
 )
 USERS = ["unprivileged", pytest.param("root", marks=pytest.mark.skipif(not ROOT, reason="starts as root"))]
 BY_FORMAT: dict[str, tuple[str, ...]] = {"text": (), "json": ("--log-format", "json")}
+FORMS = ["text", pytest.param("json", marks=NIGHTLY)]
 
 
 def assert_shut(service: Suspect, given: str) -> None:
@@ -75,7 +76,7 @@ def assert_shut(service: Suspect, given: str) -> None:
 
 
 @pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("form", BY_FORMAT)
+@pytest.mark.parametrize("form", FORMS)
 def test_terminal_is_the_supervisors_alone(pool: str, place: Place, user: str, form: str) -> None:
     ours, theirs = pty.openpty()
     name = os.ttyname(theirs)

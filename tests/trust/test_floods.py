@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness import eventually
-from trust_process import HOSTILE, Asking, Place
+from trust_process import HOSTILE, NIGHTLY, Asking, Place
 
 FLOODING = (
     HOSTILE
@@ -29,7 +29,7 @@ COMMANDS = {
 KINDS = {"text": (), "json": ("--log-format", "json"), "file": ("--log-file",)}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["text", "file", pytest.param("json", marks=NIGHTLY)])
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_child_that_writes_without_end(pool: str, place: Place, command: str, kind: str) -> None:
     """A handler's child writes as much as it can for 5 s: the supervisor answers meanwhile, clients are served, and a
