@@ -116,6 +116,20 @@ def test_only_own_processes_are_killed(pool: str, place: Place, victim: str) -> 
     service.wait_nothing_runs()
 
 
+def test_generations_do_not_share_memory(pool: str, place: Place) -> None:
+    """A worker of the next generation cannot write into the scoreboard of the one that serves."""
+    service = place(pool)
+    service.watch("-n", "1", "-m", "1")
+    (first,) = service.events.wait("worker_init")
+    service.handlers(HOSTILE.replace('tell("worker_init")', 'gate("gate:worker_init")'))
+    service.signal(signal.SIGHUP)
+    (second,) = service.events.wait("gate:worker_init")
+    assert not shared_inodes(first.pid) & shared_inodes(second.pid)
+    second.release()
+    service.wait_ready(2)
+    service.end()
+
+
 def test_members_do_not_share_the_loggers_memory(pool: str, place: Place) -> None:
     """What the logger, which may be root, reads back after a crash is out of the members' reach: also for those of a
     second generation, and after the logger has been replaced."""

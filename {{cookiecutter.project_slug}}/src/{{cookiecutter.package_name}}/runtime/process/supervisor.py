@@ -116,6 +116,7 @@ class Supervisor:
             os.close(fd)
         self.selector.close()
         self.wakeup.close()
+        self.generations.close_boards()  # of the others: what a member can write to is its own generation's
         for sock in (*self.endpoints.sockets(), *(one.channel for one in self.generations)):
             if sock.fileno() in watched:
                 sock.detach()  # closed above, by its number
