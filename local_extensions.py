@@ -146,6 +146,14 @@ def problems(environment: Environment, answers: dict[str, Any]) -> list[str]:
     return found
 
 
+@pass_environment
+def written(environment: Environment, answers: dict[str, Any]) -> list[str]:
+    """The files that a generation writes before its hook chooses among them, by their paths in the project."""
+    tree = Path(__file__).with_name("{{cookiecutter.project_slug}}")
+    paths = [path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir()]
+    return sorted(environment.from_string(path).render(cookiecutter=answers) for path in paths)
+
+
 def checked(answer: object, option: str) -> str:
     """Stop the generator with one line if the answer is wrong. The value is a mere remark in the context."""
     if line := problem(option, str(answer)):
@@ -170,7 +178,7 @@ def unit(answer: str) -> str:
     return line + " " if line.endswith("\\") else line
 
 
-FILTERS: tuple[Callable[..., Any], ...] = (checked, problems, quoted, label, unit)
+FILTERS: tuple[Callable[..., Any], ...] = (checked, problems, written, quoted, label, unit)
 
 
 class Answers(Extension):
