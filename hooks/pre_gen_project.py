@@ -1,4 +1,4 @@
-"""Check the answers once more, because a replayed answer was never asked for (the rules are in local_extensions.py); then
+"""Check the answers once more, because a replayed answer was never asked for (local_extensions.py has the rules). Then
 put aside what exists, because cookiecutter overwrites copied files, and removes copied directories, also with -s."""
 
 import json

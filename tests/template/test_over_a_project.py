@@ -22,7 +22,7 @@ EDITED = (
     "tests/integration/talk.py",
     "tests/integration/test_service.py",
 )
-# An owner's own files, under names that the template uses for other answers or between its steps, or that its patterns match.
+# An owner's own files, under names that the template has for other answers or between its steps, or its patterns match.
 OWN = (
     ".github/CODEOWNERS",
     ".github/workflows/ci.yml",
