@@ -136,7 +136,7 @@ def main() -> int:
             ("old", options.old, config, []),
             ("new", options.new, ANSWERS, options.answers),
         ):
-            found = run(*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{wanted}^{{commit}}")
+            found = run(*git, "rev-parse", "--verify", "--quiet", "--end-of-options", wanted + "^{commit}")
             run(*git, "worktree", "add", "--quiet", "--detach", str(place / f"template-{name}"), found)
             project = bake(place / f"template-{name}" / options.directory, file.resolve(), place / name, answers)
             parent = ("-p", steps[-1][1]) if steps else ()
