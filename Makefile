@@ -54,9 +54,10 @@ coverage: .venv/installed  ## how much of the runtime the tests run through; at 
 	$(bin)/coverage report $(measured) --fail-under 90 && exit $$tested
 measured := --rcfile tests/covered/coveragerc --data-file build/coverage/all
 
-faults: .venv/installed  ## the whole fault matrix, about 20 minutes; its short form is part of the tests
+faults: .venv/installed  ## the whole fault matrix, about 40 minutes; its short form is part of the tests
 	$(bin)/python ci/faults/matrix.py --write docs/faults.md
 	$(bin)/python ci/faults/random_faults.py --count 500
+	$(bin)/python ci/faults/hostile.py --write docs/faults.md
 
 bench: .venv/installed  ## this service beside its peers, about half an hour; first: ci/bench/prepare
 	$(bin)/python ci/bench/bench.py $(ARGS)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -213,12 +213,7 @@ def other_listeners(case: Case) -> None:
 
 def start_with_file(target: Target, file: Path) -> None:
     """Addresses from the file alone: flags would win."""
-    with target.log_path.open("wb") as log:
-        target.process = subprocess.Popen(
-            [PYTHON, "-m", "hello_server", "-x", "-f", str(file), "--control", str(target.control)],
-            cwd=target.directory, env=target.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+    target.launch("-f", str(file), "--control", str(target.control))
     target.said("ready: ")
 
 
@@ -694,9 +689,9 @@ def run(entry: Row, source: Path, pool: str, scale: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(str(row[column]) for column in COLUMNS) + " |" for row in rows]
+def table(rows: list[dict[str, object]], columns: Sequence[str] = COLUMNS) -> str:
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(str(row[column]) for column in columns) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
@@ -722,9 +717,9 @@ def main() -> int:
     return int(any(result["verdict"] != "ok" for result in results))
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the two markers."""
-    start, end = "<!-- matrix -->\n", "<!-- end of matrix -->\n"
+def write(path: Path, text: str, name: str = "matrix") -> None:
+    """Replace what stands between the two markers of this name."""
+    start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     head, _, rest = path.read_text().partition(start)
     _, _, tail = rest.partition(end)
     made = f"Python {platform.python_version()} ran the clients, on {platform.system()}.\n\n{text}"

@@ -80,6 +80,7 @@ class Target:
         self.control = self.directory / "ctl"
         self.handlers(HANDLERS)
         self.log_path = self.directory / "log"
+        self.log_path.touch()
         self.flags: tuple[str, ...] = ()
         self.injecting = False  # started with the seam of ci/faults/inject
         self.process: subprocess.Popen[bytes] | None = None
@@ -110,14 +111,19 @@ class Target:
         return {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": os.pathsep.join(path),
                 "FAULT_MARK": self.mark, "LANG": "C.UTF-8", **seam}  # fmt: skip
 
+    def launch(self, *flags: str, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """In the foreground, with these flags alone; does not wait."""
+        command = [*prefix, PYTHON, "-m", PACKAGE, "-x", *flags]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(command, cwd=self.directory, env=self.environment, stdout=log, stderr=log,
+                                            stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        return self.process
+
     def start(self, *flags: str, port: int = 0, prefix: tuple[str, ...] = ()) -> Target:
         """In the foreground; returns when it is ready."""
         self.flags = flags
-        command = [*prefix, PYTHON, "-m", PACKAGE, "-x", "-i", "127.0.0.1", "-p", str(port),
-                   "--control", os.fspath(self.control), *flags]  # fmt: skip
-        with self.log_path.open("wb") as log:
-            process = self.process = subprocess.Popen(command, cwd=self.directory, env=self.environment, stdout=log,
-                                            stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        process = self.launch("-i", "127.0.0.1", "-p", str(port), "--control", os.fspath(self.control), *flags,
+                              prefix=prefix)  # fmt: skip
         eventually(lambda: re.search(r"ready: ", self.log) or process.poll() is not None, "ready")
         if process.poll() is not None:
             raise RuntimeError(f"ended with {process.returncode}:\n{self.log}")

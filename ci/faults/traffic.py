@@ -44,7 +44,7 @@ class Client(asyncio.Protocol):
         self.buffer = b""
         self.number = 0  # of the request that is waited for; 0 = none
         self.sent = 0.0
-        self.late: asyncio.TimerHandle | None = None
+        self.next: asyncio.TimerHandle | None = None  # in a pause between two requests
         self.done: asyncio.Future[None] = load.loop.create_future()
 
     def connection_made(self, transport: Any) -> None:
@@ -54,6 +54,9 @@ class Client(asyncio.Protocol):
 
     def ask(self) -> None:
         load = self.load
+        if load.stopping:
+            self.transport.close()
+            return
         load.count += 1
         self.number = load.count
         self.sent = time.monotonic()
@@ -75,15 +78,21 @@ class Client(asyncio.Protocol):
         right = head.startswith(b"HTTP/1.1 200 ") and body == b"%d" % self.number
         self.finish("answered" if right else "wrong", self.buffer[:200])
         if self.keep and b"connection: close" not in fields and not self.load.stopping:
-            self.ask()
+            if self.load.pause:
+                self.next = self.load.loop.call_later(self.load.pause, self.ask)
+            else:
+                self.ask()
         else:
             self.transport.close()
 
     def finish(self, what: str, detail: object = "") -> None:
         self.number = 0
+        self.next = None
         self.load.record(what, self.established, self.sent, detail)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self.next is not None:
+            self.next.cancel()
         if self.number:
             self.finish("reset", f"after {len(self.buffer)} bytes of an answer: {error}")
         if not self.done.done():
@@ -93,13 +102,15 @@ class Client(asyncio.Protocol):
 class Load:
     """`start()` the clients in a thread, `mark()` the moment of a fault, `stop()` and look at `account`."""
 
-    def __init__(self, port: int, clients: int = 16) -> None:
+    def __init__(self, port: int, clients: int = 16, pause: float = 0.0) -> None:
         self.port = port
         self.clients = clients
+        self.pause = pause  # seconds between two requests of a client
         self.account = Account()
         self.count = self.sent = 0
         self.marked = float("inf")
         self.recovered: float | None = None  # seconds from the mark to the first answer on a connection made after it
+        self.waits: list[float] = []  # seconds that each answered request took, since `taken()`
         self.stopping = False
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.run, daemon=True)
@@ -130,16 +141,24 @@ class Load:
                 if client.number and time.monotonic() - client.sent > PATIENCE:
                     client.finish("late")
                     client.transport.abort()
+            if self.pause:
+                await asyncio.sleep(self.pause)
 
     def record(self, what: str, established: float, sent: float, detail: object = "") -> None:
         now = time.monotonic()
         (self.account.after if established >= self.marked else self.account.before)[what] += 1
         if what == "answered":
+            self.waits.append(now - sent)
             if self.recovered is None and established >= self.marked:
                 self.recovered = now - self.marked
         elif what != "refused" and len(self.account.examples) < 5:
             self.account.examples.append(f"{what} {sent - self.marked:+.4f} s from the mark, connected "
                                          f"{established - self.marked:+.4f} s: {detail!r}")  # fmt: skip
+
+    def taken(self) -> list[float]:
+        """The waits so far; those after it are counted anew."""
+        taken, self.waits = self.waits, []
+        return taken
 
     def mark(self) -> None:
         """Now the fault comes."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,15 +18,13 @@ from typing import NoReturn, Self
 
 import psutil
 import pytest
-from harness import DEADLINE, HANDLERS, Wire
+from harness import DEADLINE, HANDLERS, NOBODY, PYTHON, Wire
 from services import Source, placed
 from watched import Watched
 
 # What hostile code finds without any name of the runtime: the memory that it shares with others, the pipes that it can
 # write to, and the sockets whose other end its parent has made.
-HOSTILE = (
-    HANDLERS
-    + '''
+PRIMITIVES = '''
 import ctypes, fcntl, signal, socket, stat, struct, subprocess, sys, threading, time
 
 def shared_words():
@@ -72,7 +72,7 @@ def to_parent():
         except OSError:
             continue
 '''
-)
+HOSTILE = HANDLERS + PRIMITIVES
 
 
 class Suspect(Watched):
@@ -216,6 +216,41 @@ def signals_of(pid: int, kind: str) -> set[int]:
 def memory(pid: int) -> int:
     """Resident bytes."""
     return int(psutil.Process(pid).memory_info().rss)
+
+
+# Replaces whatever appears in a directory by a link to a file of root's; stops when its standard input is closed.
+SWAPPING = """
+import os, select, sys
+directory, victim = sys.argv[1:]
+os.chdir(directory)
+print("ready", flush=True)
+number = 0
+while not select.select([0], [], [], 0)[0]:
+    for name in os.listdir("."):
+        try:
+            if not os.path.islink(name) and not name.startswith("moved-"):
+                number += 1
+                os.rename(name, f"moved-{number}")
+                os.symlink(victim, name)
+        except OSError:
+            pass
+"""
+
+
+@contextlib.contextmanager
+def swapping(directory: Path, victim: Path) -> Iterator[None]:
+    """Another process, of nobody, replaces what is made in this directory."""
+    with subprocess.Popen(
+        [PYTHON, "-c", SWAPPING, directory, victim],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=NOBODY, group=NOBODY, extra_groups=[],
+    ) as attacker:  # fmt: skip
+        assert attacker.stdin is not None and attacker.stdout is not None
+        attacker.stdout.readline()
+        try:
+            yield
+        finally:
+            attacker.stdin.close()
+            attacker.wait(10)
 
 
 NEEDS_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the simulation needs /proc")

@@ -8,34 +8,14 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import LOOPBACK, NOBODY, PYTHON, ROOT, Wire, eventually
-from trust_process import NEEDS_LINUX, Place
+from trust_process import NEEDS_LINUX, Place, swapping
 
 AS_ROOT = pytest.mark.skipif(not ROOT, reason="starts as root and becomes nobody")
 pytestmark = NEEDS_LINUX
-
-# Replaces whatever appears in a directory by a link to a file of root's; stops when its standard input is closed.
-SWAPPING = """
-import os, select, sys
-directory, victim = sys.argv[1:]
-os.chdir(directory)
-print("ready", flush=True)
-number = 0
-while not select.select([0], [], [], 0)[0]:
-    for name in os.listdir("."):
-        try:
-            if not os.path.islink(name) and not name.startswith("moved-"):
-                number += 1
-                os.rename(name, f"moved-{number}")
-                os.symlink(victim, name)
-        except OSError:
-            pass
-"""
-
 
 # Simulates a loaded machine: a socket of the file system lies there for a moment before its maker goes on.
 SLOW_BIND = """
@@ -47,22 +27,6 @@ def bind(self, address):
         time.sleep(0.1)
 socket.socket.bind = bind
 """
-
-
-@contextlib.contextmanager
-def swapping(directory: Path, victim: Path) -> Iterator[None]:
-    """Another process, of nobody, replaces what is made in this directory."""
-    with subprocess.Popen(
-        [PYTHON, "-c", SWAPPING, directory, victim],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, user=NOBODY, group=NOBODY, extra_groups=[],
-    ) as attacker:  # fmt: skip
-        assert attacker.stdin is not None and attacker.stdout is not None
-        attacker.stdout.readline()
-        try:
-            yield
-        finally:
-            attacker.stdin.close()
-            attacker.wait(10)
 
 
 @AS_ROOT
