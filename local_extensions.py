@@ -6,8 +6,10 @@ hooks/pre_gen_project.py asks `problems` once more, because a replayed answer is
 
 import json
 import keyword
+import os
 import re
 import runpy
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable
@@ -39,6 +41,8 @@ LONGEST_NAME = 40  # so that image, unit, pidfile and environment names stay wit
 LONGEST_IMAGE = 200  # of a registry; 255 is the limit of a whole image name
 # cookiecutter runs them as code when the answer comes back from a file: --config-file, or an update by cruft.
 JINJA = ("{{", "{%", "{#")
+# Written by `git archive`, so also into the .zip of a host: the commit, where there is no repository to ask.
+ARCHIVED = "$Format:%H$"
 # Characters that change the direction of the text that follows: what one reads is then not what stands there.
 # Letters that are read from right to left need none of them.
 TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -146,6 +150,14 @@ def problems(environment: Environment, answers: dict[str, Any]) -> list[str]:
     return found
 
 
+@pass_environment
+def written(environment: Environment, answers: dict[str, Any]) -> list[str]:
+    """The files that a generation writes before its hook chooses among them, by their paths in the project."""
+    tree = Path(__file__).with_name("{{cookiecutter.project_slug}}")
+    paths = [path.relative_to(tree).as_posix() for path in tree.rglob("*") if not path.is_dir()]
+    return sorted(environment.from_string(path).render(cookiecutter=answers) for path in paths)
+
+
 def checked(answer: object, option: str) -> str:
     """Stop the generator with one line if the answer is wrong. The value is a mere remark in the context."""
     if line := problem(option, str(answer)):
@@ -153,7 +165,35 @@ def checked(answer: object, option: str) -> str:
     return "ok"
 
 
-def quoted(answer: str) -> str:
+def source(answers: dict[str, Any]) -> dict[str, Any]:
+    """What `make update` has to know of a generation: the template's repository, where in it the template lies, its
+    commit, and the answers. Empty where that is unknown: a template need not lie in a repository, nor git be here."""
+    prefix, top, commit = (
+        git("rev-parse", "--show-prefix", "--show-toplevel", "HEAD", "HEAD:./cookiecutter.json") or [""] * 4
+    )[:3]
+    # A password in an address is nothing that a project may keep.
+    remote = [re.sub(r"^(https?://)[^/@]*@", r"\1", url) for url in git("remote", "get-url", "origin") if commit]
+    dirty = "-dirty" if commit and git("status", "--porcelain", "--untracked-files=no", "--", ".") else ""
+    return {
+        "template": (remote or [top])[0],
+        "directory": prefix.rstrip("/"),
+        "commit": commit + dirty or ("" if ARCHIVED.startswith("$") else ARCHIVED),
+        "made_with": {option: answer for option, answer in answers.items() if option[0] != "_"},
+    }
+
+
+def git(*command: str) -> list[str]:
+    """The lines that git says about the template's directory; none if it fails."""
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ("git", "--no-optional-locks", "-C", str(Path(__file__).parent), *command)
+    try:
+        done = subprocess.run(command, env=alone, capture_output=True, text=True)
+    except OSError:
+        return []
+    return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def quoted(answer: object) -> str:
     """A string literal that TOML, YAML, JSON and Python read alike."""
     return json.dumps(answer, ensure_ascii=False)
 
@@ -170,7 +210,7 @@ def unit(answer: str) -> str:
     return line + " " if line.endswith("\\") else line
 
 
-FILTERS: tuple[Callable[..., Any], ...] = (checked, problems, quoted, label, unit)
+FILTERS: tuple[Callable[..., Any], ...] = (checked, problems, written, source, quoted, label, unit)
 
 
 class Answers(Extension):

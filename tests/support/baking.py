@@ -68,10 +68,10 @@ def cookiecutter_at(
     )
 
 
-def generate(template: Path, target: Path, **answers: str) -> Path:
+def generate(template: Path, target: Path, *flags: str, **answers: str) -> Path:
     """Generate a project, for sure; returns its directory."""
     given = [f"{option}={answer}" for option, answer in answers.items()]
-    done = cookiecutter(template, target, "--no-input", *given)
+    done = cookiecutter(template, target, "--no-input", *flags, *given)
     assert done.returncode == 0, done.stdout + done.stderr
     return next(target.iterdir())
 

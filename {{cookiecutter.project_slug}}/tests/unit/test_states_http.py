@@ -86,7 +86,9 @@ class Peer:
 
     def serve(self, connection: Connection, head: Any, body: Any, source: Any) -> None:
         connection.state = HANDLING
-        result = self.result if isinstance(self.result, bytes) else prepared(self.result, Worker(1), copy_context())
+        result = self.result
+        if not isinstance(result, bytes):
+            result = prepared(result, Worker(1), copy_context(), head)
         connection.answer(head, result, source)
 
     def say(self, data: bytes) -> State:

@@ -1,6 +1,7 @@
 """What handlers import: requests, responses, the router."""
 
-from ..web.messages import DisconnectedError, HTTPError, Request, Response
+from ..web.messages import DisconnectedError, Request
+from ..web.response import HTTPError, Response
 from ..web.routes import Router
 
 __all__ = ["DisconnectedError", "HTTPError", "Request", "Response", "Router"]

@@ -19,7 +19,10 @@ from ..http1.chunked import LAST_CHUNK, Chunked, chunk
 from ..http1.parser import CHUNKED, Head, Limits, ProtocolError
 from ..log.records import log
 from ..pool.worker import Worker, WorkerFailed
-from ..web.messages import TEXT, DisconnectedError, HTTPError, Response, check_body
+from ..web.files import Slice
+from ..web.messages import DisconnectedError
+from ..web.partial import settle
+from ..web.response import TEXT, HTTPError, Response, check_body
 
 RECEIVE = 65536  # bytes asked for in one recv
 RATE = 65536  # bytes that must pass in each --body-timeout
@@ -29,7 +32,7 @@ SENDFILE = hasattr(select, "epoll")  # Linux; sendfile(2) of others reports a fu
 PIECE = 2**18  # bytes of a file in one call: a fast reader must not delay the others for long
 RDHUP = getattr(select, "POLLRDHUP", 0)  # Linux
 LEFT_FOR = 1.0  # seconds for which a client has sent its end, and a generator empty pieces: it has left
-PLAIN_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom, io.BytesIO)  # closing these runs no user code
+PLAIN_FILES = (io.FileIO, io.BufferedReader, io.BufferedRandom, io.BytesIO, Slice)  # closing these runs no user code
 # Compared by identity: what stands for a piece that is empty, and for one that failed.
 EMPTY, BROKEN = b"empty", b"broken"
 END: Any = object()
@@ -183,7 +186,8 @@ class Region(UserBody):
         if not stat.S_ISREG(status.st_mode):
             return None
         at = body.tell()  # buffered files read ahead: the descriptor's own offset is another
-        return cls(body, worker, context, at, max(0, status.st_size - at))
+        left = max(0, status.st_size - at)
+        return cls(body, worker, context, at, min(left, body.limit) if type(body) is Slice else left)
 
     def send(self, fd: int) -> int:
         """Send some of it; how many bytes, 0 when the file has become shorter. Raises OSError."""
@@ -199,15 +203,17 @@ class Region(UserBody):
 class Stream(UserBody):
     """A response body whose length is known at its end only: an iterable of bytes or text, or something with read().
 
-    HTTP/1.1 gets it chunked (RFC 9112 7.1), HTTP/1.0 plain, ended by the end of the connection.
+    HTTP/1.1 gets it chunked (RFC 9112 7.1), HTTP/1.0 plain, ended by the end of the connection; both get it plain when
+    the handler has given its length.
     """
 
-    __slots__ = ("chunked", "ended", "left_since", "pieces")
+    __slots__ = ("chunked", "ended", "left_since", "missing", "pieces")
 
     def __init__(self, body: Any, worker: Worker, context: Context) -> None:
         self.pieces: Iterator[Any] = read_all(body) if hasattr(body, "read") else context.run(iter, body)
         super().__init__(body, worker, context)
         self.chunked = False
+        self.missing: int | None = None  # bytes that are still to come, where the handler has said how many
         self.ended = False
         self.left_since = 0.0  # when an empty piece found that the client sends nothing more; 0 = it may still
 
@@ -219,14 +225,25 @@ class Stream(UserBody):
         piece = self.context.run(next, self.pieces, END)
         if piece is END:
             self.ended = True
+            self.count(0)
             return LAST_CHUNK if self.chunked else b""
         data = piece.encode() if isinstance(piece, str) else piece
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"a response body is made of bytes or text, not of {type(piece).__name__}")
         data = bytes(data)
+        self.count(len(data))
         if data:
             self.left_since = 0.0
         return EMPTY if not data else chunk(data) if self.chunked else data
+
+    def count(self, size: int) -> None:
+        """Raises ValueError when the body is not as long as its Content-Length: no byte more is sent, and its client
+        learns of one less."""
+        if self.missing is not None:
+            self.missing -= size
+            if self.missing < 0 or (self.ended and self.missing):
+                raise ValueError(f"a response body has {abs(self.missing)} bytes "
+                                 f"{'more' if self.missing < 0 else 'less'} than its Content-Length")  # fmt: skip
 
     def is_unheard(self, fd: int) -> bool:
         """After an empty piece: has the client left? One that has only ended its own side has a moment to get more."""
@@ -242,15 +259,22 @@ def read_all(file: Any) -> Iterator[Any]:
         yield piece
 
 
-def prepared(result: Any, worker: Worker, context: Context) -> Response:
+def prepared(result: Any, worker: Worker, context: Context, head: Head) -> Response:
     """A handler's result as a Response of our own whose body is bytes, a Region or a Stream: what the loop does with it
     runs no user code. Raises what user code raises, TypeError and ValueError for what cannot be sent."""
     response = Response(result.encode(), content_type=TEXT) if isinstance(result, str) else Response.of(result)
     body: Any = response.body
+    if response.headers and response.status == 200:
+        response = settle(response, head)
+        if response.body is not body and response.status != 206:  # a part needs its file
+            worker._bodies_begun -= 1
+            UserBody(body, worker, context).close()
+        body = response.body
     if type(response) is Response and type(body) is bytes:
         return response
     made = new(Response)
     made.status = response.status
+    made.reason = response.reason
     made.headers = list(response.headers)
     made.content_type = response.content_type
     if isinstance(body, str):

@@ -10,7 +10,7 @@ from ..http1.states import ABANDONED, BODY, HANDLING, HEAD, LINGER, SENDING
 from ..ipc.scoreboard import Phase
 from ..loop.interfaces import FOREVER, PARCEL_MOST
 from ..loop.selector import READ, WRITE
-from ..web.messages import HTTPError, error_page
+from ..web.response import HTTPError, error_page
 from .bodies import RATE, RECEIVE, Body, Stream, is_readable, unsent
 from .response_head import CLOSE, head_of
 from .response_writer import LINGERING, TURN, ResponseWriter

@@ -21,7 +21,8 @@ from ..loop.leadership import Demoted, Leader
 from ..loop.selector import READ
 from ..pool.worker import Worker, WorkerFailed
 from ..process.member import Context
-from ..web.messages import DisconnectedError, HTTPError, Request, Response, error_page
+from ..web.messages import DisconnectedError, Request
+from ..web.response import HTTPError, Response, error_page
 from ..web.routes import METHODS, NO_ROUTE, Handler, Route, Router
 from ..web.trace_context import Trace
 from .bodies import Body, UserBody, prepared
@@ -246,7 +247,7 @@ def handle(
                 return unusual
             handler = unusual
         result = context.run(handler, request)
-        return result if type(result) is bytes else prepared(result, worker, context)
+        return result if type(result) is bytes else prepared(result, worker, context, head)
     except HTTPError as error:
         return error_page(error.status, error.detail, head.get("accept", ""), error.headers.items())
     except DisconnectedError as error:

@@ -3,7 +3,8 @@
 import time
 
 from ..http1.reasons import REASONS
-from ..web.messages import BODILESS, HEADER_NAME, HEADER_VALUE, OURS, Response, check_status
+from ..web.fields import date_of
+from ..web.response import BODILESS, HEADER_NAME, HEADER_VALUE, LENGTH, OURS, Response, check_status
 
 CLOSE, KEEP_ALIVE = b"Connection: close\r\n", b"Connection: keep-alive\r\n"
 
@@ -11,9 +12,6 @@ CLOSE, KEEP_ALIVE = b"Connection: close\r\n", b"Connection: keep-alive\r\n"
 class Clock:
     """The beginning of responses, made once per second: status line, Server and Date (RFC 9110 6.6.1). And the whole
     heads of the plainest ones, by the size of their bodies (see `head_of_bytes`)."""
-
-    DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-    MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
     def __init__(self, server: str) -> None:
         self.server = server
@@ -25,10 +23,7 @@ class Clock:
         """Bring the date up to now, which is `moment` on the monotonic clock. Returns the moment of the next second."""
         now = time.time()
         self.second = second = int(now)
-        # Not strftime: day and month names must be English in every locale (RFC 9110 5.6.7).
-        year, month, day, hour, minute, sec, weekday, *_ = time.gmtime(second)
-        date = f"{self.DAYS[weekday]}, {day:02} {self.MONTHS[month - 1]} {year} {hour:02}:{minute:02}:{sec:02} GMT"
-        self.common = f"Server: {self.server}\r\nDate: {date}\r\n".encode("ascii", "replace")
+        self.common = f"Server: {self.server}\r\nDate: {date_of(second)}\r\n".encode("ascii", "replace")
         self.heads.clear()
         return moment + 1 - now % 1
 
@@ -42,12 +37,28 @@ class Clock:
         return whole
 
 
+def length_of(response: Response, known: int | None, empty: bool) -> int | None:
+    """The Content-Length of a response whose body has so many bytes (None: a stream), and is not sent if `empty`; None
+    without. Raises ValueError for a body that is not as long as its handler says."""
+    declared = next((value for name, value in response.headers if name.lower() == "content-length"), None)
+    if declared is None:  # of a 304 it would be that of the 200, which we do not know
+        return None if response.status in BODILESS else known
+    if not LENGTH.fullmatch(declared):
+        raise ValueError(f"Content-Length {declared!r} is no number of bytes")
+    if known is not None and known != int(declared) and not (empty and not known):
+        raise ValueError(f"the body has {known} bytes, but its Content-Length says {declared}")
+    return int(declared)
+
+
 def head_of(response: Response, clock: Clock, length: int | None, connection: bytes, chunked: bool) -> bytes:
-    """Status line and fields. Raises ValueError for a field that would inject another (RFC 9112 11.1)."""
+    """Status line and fields; Content-Length is `length`, whatever the response has. Raises ValueError for a field that
+    would inject another (RFC 9112 11.1)."""
     status = response.status
     check_status(status)
-    reason = REASONS.get(status, "Unknown")
-    lines = [b"HTTP/1.1 %d %s\r\n" % (status, reason.encode()), clock.common]
+    reason = response.reason or REASONS.get(status, "Unknown")
+    if response.reason and HEADER_VALUE.fullmatch(reason) is None:
+        raise ValueError(f"reason {reason!r} is not a valid reason phrase")
+    lines = [b"HTTP/1.1 %d %s\r\n" % (status, reason.encode("latin-1")), clock.common]
     typed = False
     for name, value in response.headers:
         if HEADER_NAME.fullmatch(name) is None or HEADER_VALUE.fullmatch(value) is None:
@@ -55,6 +66,8 @@ def head_of(response: Response, clock: Clock, length: int | None, connection: by
         lower = name.lower()
         if lower in OURS:
             raise ValueError(f"header {name!r} is set by the server, not by a handler")
+        if lower == "content-length":
+            continue
         typed = typed or lower == "content-type"
         lines.append(f"{name}: {value}\r\n".encode("latin-1"))
     if status not in BODILESS and not typed:
@@ -65,7 +78,7 @@ def head_of(response: Response, clock: Clock, length: int | None, connection: by
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif status == 205:
         lines.append(b"Content-Length: 0\r\n")
-    elif length is not None and status not in BODILESS:  # RFC 9110 8.6: never in a 204; of a 304 we do not know it
+    elif length is not None and status != 204:  # RFC 9110 8.6
         lines.append(b"Content-Length: %d\r\n" % length)
     lines.append(connection)
     lines.append(b"\r\n")

@@ -14,10 +14,10 @@ from ..log.records import log
 from ..loop.interfaces import FOREVER, Loop
 from ..loop.selector import READ, WRITE
 from ..pool.worker import Worker, WorkerFailed
-from ..web.messages import BODILESS, Response, error_page
+from ..web.response import BODILESS, Response, error_page
 from ..web.trace_context import Trace
 from .bodies import BROKEN, EMPTY, RATE, Body, Region, Stream, unsent
-from .response_head import CLOSE, KEEP_ALIVE, head_of
+from .response_head import CLOSE, KEEP_ALIVE, head_of, length_of
 from .server_state import ServerState
 
 LINGERING = 2.0  # seconds of silence after which a lingering close no longer waits for the client's end
@@ -159,8 +159,9 @@ class ResponseWriter:
     def begin(self, head: Head, response: Response) -> bytes:
         """The first bytes of a prepared response: its head, and its body when that is in memory. Sets `source`."""
         body: Any = response.body
-        length = len(body) if isinstance(body, bytes) else body.left if isinstance(body, Region) else None
+        known = len(body) if isinstance(body, bytes) else body.left if isinstance(body, Region) else None
         empty = head.method == "HEAD" or response.status in BODILESS
+        length = length_of(response, known, empty) if response.headers or empty else known
         chunked = length is None and bool(head.minor) and not empty
         if length is None and not head.minor and not empty:
             self.close_after = True  # HTTP/1.0: only the end of the connection can end the body
@@ -168,11 +169,11 @@ class ResponseWriter:
         start = head_of(response, self.server.clock, length, connection, chunked)
         if not isinstance(body, bytes):
             if isinstance(body, Stream):
-                body.chunked = chunked
+                body.chunked, body.missing = chunked, length
             self.source = body
             if empty:
                 self.drop_source()
-        self.expect_entry(head, response.status, 0 if empty else length or 0)
+        self.expect_entry(head, response.status, 0 if empty else known or 0)
         return start + body if isinstance(body, bytes) and not empty else start
 
     def failed(self, head: Head) -> Response:
@@ -379,8 +380,6 @@ class ResponseWriter:
             self.drop_source()
         self.loop.forget(self)
         self.sock.close()
-
-    # ---- logs --------------------------------------------------------------------------------------------------
 
     def expect_entry(self, head: Head | None, status: int, size: int) -> None:
         """A response begins: it is logged when it ends."""

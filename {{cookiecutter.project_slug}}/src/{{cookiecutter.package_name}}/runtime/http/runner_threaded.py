@@ -25,7 +25,7 @@ from ..loop.event_loop import Wakeup
 from ..loop.leadership import Demoted, Leader
 from ..loop.stall_monitor import TIMED_OUT, StallMonitor
 from ..pool.thread_pool import PoolThread, ThreadPool
-from ..web.messages import Response
+from ..web.response import Response
 from ..web.routes import Route
 from .bodies import BROKEN, Body, Stream, UserBody
 from .connection import Connection

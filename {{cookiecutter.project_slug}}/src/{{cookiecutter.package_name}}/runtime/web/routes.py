@@ -6,22 +6,19 @@ parameters, and longer patterns over catch-alls. A segment may have several para
 (`/{y}-{m}-{d}`): the earlier ones are as long as they can be. Matching takes linear time, whatever the path.
 """
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from os import PathLike
 from typing import Any, NamedTuple
+
+from .fields import unescape
 
 Handler = Callable[..., Any]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SLASH = "\udc2f"  # stands for an escaped slash while a path is matched: no decoded text holds it
 PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
-
-
-def unescape(text: str) -> str:
-    """Percent-decode once (RFC 3986 2.4); bytes that are not UTF-8 become U+FFFD."""
-    if "%" not in text:
-        return text
-    raw = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes((int(found[1], 16),)), text.encode("utf-8"))
-    return raw.decode("utf-8", "replace")
 
 
 class Route:
@@ -99,6 +96,27 @@ class Router:
 
     def delete(self, path: str) -> Callable[[Handler], Handler]:
         return self.route("DELETE", path)
+
+    def static(
+        self, prefix: str, directory: str | PathLike[str], *, index: str = "index.html", cache: str = "no-cache",
+        precompressed: bool = True,
+    ) -> None:  # fmt: skip
+        """Serve the files below a directory: `routes.static("/assets", "assets")`. A relative one is beside the module
+        that calls this. What lies outside, through links too, what is no regular file and what begins with a dot (but
+        for .well-known) is not found. A directory shows its `index`, if it has one; "" switches that off. `cache` is
+        the value of Cache-Control: by default clients ask again each time, and get 304. A file `name.br`, `name.zst`
+        or `name.gz` beside `name` is sent to clients that take it, unless it is older or not `precompressed`.
+        Raises ValueError for a prefix without a slash in front, or when there is no such directory."""
+        from .static import handler  # only for services that have files
+
+        root = os.path.join(os.path.dirname(sys._getframe(1).f_globals.get("__file__") or ""), directory)
+        if not os.path.isdir(root):
+            raise ValueError(f"routes.static({prefix!r}): {os.path.abspath(root)} is no directory")
+        prefix = prefix.rstrip("/")
+        if "{" in prefix or (prefix and not prefix.startswith("/")):
+            raise ValueError(f"routes.static: a prefix begins with a slash and has no parameters, not {prefix!r}")
+        serve = handler(os.path.abspath(root), index, cache, precompressed)
+        self.add("GET", prefix + "/{path:path}", serve)
 
     def match(self, path: str) -> Found | None:
         """The route of a percent-encoded path and its decoded parameters; None when none fits. Segments are split
