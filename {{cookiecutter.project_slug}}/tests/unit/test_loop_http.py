@@ -154,6 +154,8 @@ class Client(Source):
         self.loop.forget(self)
         self.ours.close()
 
+    release = close
+
 
 class Engine:
     """Counts what the loop asks for."""

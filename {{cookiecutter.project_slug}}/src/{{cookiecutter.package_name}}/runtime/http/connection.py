@@ -6,7 +6,7 @@ from time import monotonic
 
 from ..http1.chunked import Chunked
 from ..http1.parser import CHUNKED, Head, ProtocolError, parse_head
-from ..http1.states import ABANDONED, BODY, HANDLING, HEAD, LINGER, SENDING
+from ..http1.states import ABANDONED, BODY, CLOSED, HANDLING, HEAD, LINGER, SENDING
 from ..ipc.scoreboard import Phase
 from ..loop.interfaces import FOREVER, PARCEL_MOST
 from ..loop.selector import READ, WRITE
@@ -264,6 +264,18 @@ class Connection(ResponseWriter):
         is_new = not self.served and server.board.phase == Phase.REPLACED
         if self.state == HEAD and not self.buffer and not is_new:
             self.deadline = min(self.deadline, self.loop.now + server.keep_alive)
+
+    def abort(self) -> None:
+        """Something has failed on behalf of this connection: end it with a reset, whatever its state."""
+        if self.state == CLOSED:
+            return
+        self.state = CLOSED
+        self.entry = None
+        try:
+            self.break_off()
+            self.drop_source()
+        finally:
+            self.release()
 
     def abandon(self, head: Head | None = None) -> None:
         """--request-timeout: answer for the handler of this request, which does not return, with 503."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from ..http1.parser import Head
 from ..http1.states import ABANDONED, CLOSED, HANDLING, SENDING
+from ..ipc import forks
 from ..ipc.signals import SignalPipe
 from ..loop.event_loop import EventLoop, Wakeup
 from ..loop.interfaces import Mode, Pollable
@@ -94,6 +95,7 @@ class Engine:
             self.server.access.flush()
 
     def drain(self) -> None:
+        self.context.drains()
         self.server.is_closing = True
         self.server.is_retiring = self.loop.mode == Mode.RETIRING
         self.server.keep_alive = min(self.server.keep_alive, GRACE)  # of those that still finish something
@@ -254,6 +256,7 @@ def handle(
         connection.note("left: %s", error)
         return None
     except (WorkerFailed, SystemExit) as failure:
+        forks.returned(failure)
         worker.failed(failure)
         return error_page(500, "", head.get("accept", ""))
     except BaseException:  # such as asyncio's CancelledError

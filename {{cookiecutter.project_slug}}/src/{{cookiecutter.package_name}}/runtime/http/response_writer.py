@@ -9,6 +9,7 @@ from typing import Any
 from ..http1.chunked import Chunked
 from ..http1.parser import Head
 from ..http1.states import CLOSED, HEAD, LINGER, SENDING
+from ..ipc import forks
 from ..ipc.scoreboard import BUCKETS
 from ..log.records import log
 from ..loop.interfaces import FOREVER, Loop
@@ -354,19 +355,6 @@ class ResponseWriter:
             return
         self.loop.watch(self, READ)
 
-    def abort(self) -> None:
-        """Something has failed on behalf of this connection: end it with a reset, whatever its state."""
-        if self.state == CLOSED:
-            return
-        self.state = CLOSED
-        self.entry = None
-        try:
-            self.break_off()
-            self.drop_source()
-        finally:
-            self.loop.forget(self)
-            self.sock.close()
-
     def close(self) -> None:
         """End the connection, whatever its state."""
         if self.state == CLOSED:
@@ -378,6 +366,12 @@ class ResponseWriter:
         self.state = CLOSED
         if self.source is not None:
             self.drop_source()
+        else:
+            forks.shut_down(self.sock)
+        self.release()
+
+    def release(self) -> None:
+        self.state = CLOSED
         self.loop.forget(self)
         self.sock.close()
 

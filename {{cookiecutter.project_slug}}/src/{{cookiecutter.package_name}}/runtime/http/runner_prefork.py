@@ -3,7 +3,7 @@
 import threading
 from typing import Any
 
-from ..ipc import scoreboard
+from ..ipc import forks, scoreboard
 from ..loop.leadership import Leader
 from ..loop.stand_in_prefork import StandIn
 from ..pool.worker import Worker
@@ -40,6 +40,7 @@ class Runner:
         return False
 
     def give_back(self, connection: Any, action: Any) -> None:
+        forks.returned()
         raise AssertionError("the leader of a worker process never changes")
 
     def failed(self, leader: Leader) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ..config.errors import SOFTWARE
 from ..http1.parser import Head
 from ..http1.states import HANDLING
-from ..ipc import scoreboard
+from ..ipc import forks, scoreboard
 from ..ipc.waker import Waker
 from ..log.records import log, log_stacks
 from ..loop.event_loop import Wakeup
@@ -193,6 +193,7 @@ class Runner:
 
     def give_back(self, connection: Connection | None, action: Callable[[], None]) -> None:
         """User code has returned: have the leader go on with its connection."""
+        forks.returned()
         self.jobs.pop(threading.get_ident(), None)
         if connection is not None:
             self.taken.pop(connection.fd, None)

@@ -56,8 +56,10 @@ class SignalPipe(Waker):
     """The self-pipe that signals arrive on; poll `fileno()`, then `take()` the actions asked for."""
 
     def __init__(self, actions: Mapping[signal.Signals, str]) -> None:
+        global is_blocked
         super().__init__()
         self.actions = actions
+        is_blocked = False  # this process was forked inside `blocked`
         for number in (*IGNORED, *actions):
             signal.signal(number, nothing)
         # A full pipe means that 64 Ki signals wait already: nothing is lost by dropping one more.
@@ -104,13 +106,19 @@ def enlarge_stack() -> None:
     kept.append(use_stack(HANDLER_STACK))
 
 
+is_blocked = False  # around a fork of the service's own: see `forks`
+
+
 @contextmanager
 def blocked() -> Iterator[None]:
     """No signal is delivered inside: around a fork, so that one meant for the child never wakes the parent's pipe."""
+    global is_blocked
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    is_blocked = True
     try:
         yield
     finally:
+        is_blocked = False
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 

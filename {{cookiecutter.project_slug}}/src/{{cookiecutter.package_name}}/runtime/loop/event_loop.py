@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from ..ipc import fd_passing, scoreboard
+from ..ipc import fd_passing, forks, scoreboard
 from ..ipc.scoreboard import CONNECTIONS, ERRORS, HANDED_OVER, LOAD, NO_CAPACITY, Phase
 from ..log.records import log
 from ..process.member import Context
@@ -61,6 +61,8 @@ class EventLoop:
         self.wake_monitor: Callable[[], None] = lambda: None
         self.intake = Intake(self, context.listeners, context.pair[1], context.config.max_connections)
         self.publish()
+        forks.withhold(lambda: [self.selector.fileno(), *self.table])
+        forks.on_child.append(self.leadership.give_up)
 
     @property
     def is_stood_in(self) -> bool:
@@ -229,7 +231,7 @@ class EventLoop:
                 self.watch(item, mask)
             return False
         self.words[self.base + HANDED_OVER] += 1
-        item.close()
+        item.release()
         return True
 
     def hand_over_parked(self) -> None:

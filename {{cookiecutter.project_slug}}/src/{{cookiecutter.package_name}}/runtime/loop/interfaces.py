@@ -52,6 +52,7 @@ class Pollable(Registration, Protocol):
     def drain(self) -> None: ...  # the loop has begun to
     def parcel(self) -> bytes | None: ...  # what a sibling has to know of it; None: it cannot be handed over
     def close(self) -> None: ...
+    def release(self) -> None: ...  # close the descriptor alone: a sibling goes on with the connection
     def abort(self) -> None: ...  # the same with a reset, whatever its state: serving it has raised
 
 
@@ -77,7 +78,7 @@ class Source:
     def nothing(self) -> None:
         """A connection's matter."""
 
-    resume = expire = drain = close = abort = nothing
+    resume = expire = drain = close = release = abort = nothing
 
     def parcel(self) -> bytes | None:
         return None

@@ -103,6 +103,12 @@ class Leadership:
         """In the leader, in no handler: lead no more."""
         self.leader = None
 
+    def give_up(self) -> None:
+        """In a child that user code has forked: a handler that returns in it leads no more."""
+        self.baton = threading.Lock()  # a thread that is not here may hold the old one
+        if self.leader is not None:
+            self.leader.state = State.DEPOSED
+
     def regain(self, leader: Leader) -> bool:
         """In a thread whose handler has returned, and whose state is not HELD. False: it was deposed."""
         with self.baton:

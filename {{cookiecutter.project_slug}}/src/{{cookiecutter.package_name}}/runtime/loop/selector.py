@@ -3,6 +3,8 @@
 import select
 import selectors
 
+from ..ipc import forks
+
 READ, WRITE = select.POLLIN, select.POLLOUT
 
 
@@ -18,7 +20,9 @@ class Epoll:
         self.fileno = self.epoll.fileno
 
     def closing(self, fd: int) -> None:
-        """The kernel forgets a closed descriptor by itself (epoll(7), Q6)."""
+        """The kernel forgets a closed descriptor by itself, unless a child has it too (epoll(7), Q6)."""
+        if forks.has_forked:
+            self.unregister(fd)
 
 
 class Selector:

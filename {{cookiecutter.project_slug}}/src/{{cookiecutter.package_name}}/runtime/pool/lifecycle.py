@@ -4,10 +4,11 @@ import faulthandler
 import os
 from types import ModuleType
 
-from ..ipc import scoreboard, signals
+from ..ipc import forks, scoreboard, signals
 from ..log import records
 from ..log.records import log
 from ..process.member import Context
+from ..system.background import disown
 from .worker import Worker, WorkerFailed
 
 
@@ -20,6 +21,11 @@ def set_up(context: Context, slot: int, role: str) -> signals.SignalPipe:
     records.take_role(role)
     records.channel.count_in(board.words, board.own + scoreboard.DROPPED)
     faulthandler.enable()
+    disown()
+    forks.begin()
+    sockets = (*context.pair, *(one.socket for one in context.listeners))
+    pipes = (wakeup.reader, wakeup.writer, context.parent, context.waker.writer)
+    forks.withhold(lambda: [*pipes, *(one.fileno() for one in sockets)])
     return wakeup
 
 
@@ -30,11 +36,13 @@ def enter(handlers: ModuleType, worker: Worker) -> bool:
     try:
         if function is not None:
             function(worker)
+            forks.returned()
         return True
     except WorkerFailed as failure:
         log.error("worker_init() gave up: %s", failure)
-    except BaseException:
+    except BaseException as error:
         log.exception("worker_init() failed")
+        forks.returned(error)
     records.unregister()
     return False
 
@@ -45,6 +53,8 @@ def leave(handlers: ModuleType, worker: Worker) -> None:
     try:
         if function is not None:
             function(worker)
-    except BaseException:
+            forks.returned()
+    except BaseException as error:
         log.exception("worker_exit() failed")
+        forks.returned(error)
     records.unregister()

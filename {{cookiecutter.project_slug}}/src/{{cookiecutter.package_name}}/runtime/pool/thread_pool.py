@@ -14,6 +14,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol
 
+from ..ipc import forks
 from ..ipc.crash_throttle import CrashThrottle
 from ..log.records import log
 from ..process import pool_size
@@ -42,7 +43,7 @@ class PoolThread(threading.Thread):
     """One thread, with the Worker object that its handlers see."""
 
     def __init__(self, pool: "ThreadPool", number: int) -> None:
-        super().__init__(name=f"worker-{number}", daemon=True)
+        super().__init__(name=f"worker-{number}", daemon=False)  # as those that handlers start are then too
         self.pool = pool
         self.number = number
         self.worker = Worker(number)
@@ -114,8 +115,10 @@ class ThreadPool:
             try:
                 job(thread)
             except BaseException:
+                forks.returned()
                 log.critical("a job of the pool failed", exc_info=True)
                 thread.worker.failure = "a job of the pool failed"
+            forks.returned()
             thread.working = 0.0
             del job  # what it holds, such as a connection, is not to outlive it
             if thread.worker.failure:

@@ -13,6 +13,7 @@ from typing import Any
 from ..config.errors import StartError
 from ..config.service import Service
 from ..config.settings import Config
+from ..ipc import forks
 from ..ipc.metrics import Counter, Gauge, Registry
 from ..ipc.scoreboard import Scoreboard
 from ..log.records import log
@@ -44,7 +45,9 @@ class Periodic:
             self.deadline = max(self.deadline + self.interval, now)
             try:
                 self.function()
-            except BaseException:
+                forks.returned()
+            except BaseException as error:
+                forks.returned(error)
                 log.exception("periodic function %s failed", getattr(self.function, "__name__", self.function))
 
 
@@ -178,8 +181,11 @@ def call(handlers: ModuleType, name: str, *arguments: Any) -> Any:
     if function is None:
         return None
     try:
-        return function(*arguments)
+        result = function(*arguments)
+        forks.returned()
+        return result
     except BaseException as error:
+        forks.returned(error)
         log.error("%s() failed", name, exc_info=trimmed(error))
         raise StartError(f"{name}() in handlers.py failed: {described(error)}; see the traceback") from None
 

@@ -74,7 +74,13 @@ class Context:
         self.waker = waker  # of the server
         self.stack_size = stack_size  # bytes, of a thread
         self.share = share  # which part of the totals -n and -m is its own, from 0; its successor gets the same
+        self.ends_at = float("inf")  # monotonic seconds: how long the member waits for its work when it drains
         self.stacks = board.words[scoreboard.STACKS]  # as last seen
+
+    def drains(self) -> None:
+        """The member has begun to."""
+        if self.config.drain_timeout:
+            self.ends_at = min(self.ends_at, time.monotonic() + self.config.drain_timeout)
 
     def wake_server(self) -> None:
         """The pool may have to change."""

@@ -19,12 +19,13 @@ from typing import NoReturn
 from ..config.errors import OK, SOFTWARE, StartError
 from ..config.service import Service
 from ..config.settings import Config
-from ..ipc import scoreboard, signals
+from ..ipc import forks, scoreboard, signals
 from ..ipc.crash_throttle import LONGEST_MEMBER_DELAY, CrashThrottle
 from ..ipc.scoreboard import Phase, Scoreboard
 from ..ipc.waker import Waker
 from ..log import records
 from ..log.records import log
+from ..system.background import disown, finish
 from ..system.daemonize import enter
 from ..system.listeners import Listener, State
 from ..system.privileges import Identity, forbid_new_privileges
@@ -60,6 +61,7 @@ class ServerProcess:
         self.ready = False
         self.stopping = False
         self.got_term = False
+        self.ends_at = 0.0  # when exit() and what it leaves behind are cut off
         self.deadline = float("inf")  # when members still there are killed
         self.not_before = 0.0  # the throttle: no member is started earlier
         self.history: list[int] = []
@@ -89,6 +91,8 @@ class ServerProcess:
                 self.report(f"failed {SOFTWARE} the server failed: {described(error)}")
                 self.kill_all(signal.SIGKILL)
         finally:
+            end = self.ends_at or time.monotonic() + EXIT_TIMEOUT
+            finish("server", end, f"the server has {EXIT_TIMEOUT:g} s to end", status)
             flush()
             os._exit(status)
 
@@ -108,6 +112,8 @@ class ServerProcess:
 
     def enter_process(self) -> None:
         self.wakeup = signals.SignalPipe(signals.MEMBER)
+        disown()
+        forks.withhold(self.descriptors)
         records.setup("server", self.config)
         records.channel.count_in(self.board.words, scoreboard.DROPPED)
         faulthandler.enable()
@@ -144,6 +150,14 @@ class ServerProcess:
         self.selector.register(self.wakeup, selectors.EVENT_READ, self.on_signal)
         self.selector.register(self.waker, selectors.EVENT_READ, self.on_wake)
         self.selector.register(self.channel, selectors.EVENT_READ, self.on_command)
+
+    def descriptors(self) -> list[int]:
+        """Those that no child of user code gets; some are not there yet in init()."""
+        found = [self.wakeup.reader, self.wakeup.writer, self.channel.fileno()]
+        if hasattr(self, "selector"):
+            found += [self.waker.reader, self.waker.writer, self.parent, self.parent_writer]
+            found += [end.fileno() for end in (*self.pair, self.selector)]
+        return [*found, *(listener.socket.fileno() for listener in self.listeners)]
 
     def report(self, line: str) -> None:
         """Send the supervisor a line."""
@@ -196,7 +210,9 @@ class ServerProcess:
         function = getattr(self.handlers, "health", None)
         try:
             healthy = function is None or function() is not False
-        except BaseException:  # sys.exit() in it too: it ends no more than this look
+            forks.returned()
+        except BaseException as error:  # sys.exit() in it too: it ends no more than this look
+            forks.returned(error)
             log.exception("health() failed")
             healthy = False
         self.board.words[scoreboard.HEALTH] = int(healthy)
@@ -324,6 +340,11 @@ class ServerProcess:
             os.close(self.parent_writer)
             self.waker.close_reader()
             status = self.service.pool.run(context, slot)
+            context.drains()  # if it leaves by itself
+            if self.board.states[slot] != scoreboard.STARTING:
+                self.board.states[slot] = scoreboard.LEAVING  # a successor may be wanted
+                context.wake_server()
+            finish("worker", context.ends_at, "drain took longer than --drain-timeout", status)
             self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be another process's
         except BaseException:
             log.critical("a worker failed", exc_info=True)
@@ -400,13 +421,16 @@ class ServerProcess:
 
     def leave(self) -> None:
         """exit(), for at most EXIT_TIMEOUT seconds."""
+        self.ends_at = time.monotonic() + EXIT_TIMEOUT
         faulthandler.dump_traceback_later(EXIT_TIMEOUT, exit=True)
         function = getattr(self.handlers, "exit", None)
         try:
             if function is not None:
                 function(self.server)
-        except BaseException:
+                forks.returned()
+        except BaseException as error:
             log.exception("exit() failed")
+            forks.returned(error)
         faulthandler.cancel_dump_traceback_later()
 
 

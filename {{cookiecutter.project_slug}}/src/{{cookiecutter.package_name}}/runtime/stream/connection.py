@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from ..config.settings import Config
+from ..ipc import forks
 from ..log.access_format import address_of, date
 from ..log.frames import ACCESS
 from ..log.records import COMPACT, INFO, channel, log, log_stacks, stamp
@@ -36,15 +37,18 @@ def serve(stream: Stream, service: Callable[[Stream], None], worker: Worker) -> 
     good = True
     try:
         service(stream)
+        forks.returned()
         stream.flush()
         if not stream.closed:
             stream.close_lingering(LINGERING, LINGERING_BYTES)
     except (WorkerFailed, SystemExit) as failure:
+        forks.returned(failure)
         worker.failed(failure)
         good = False
     except BaseException as error:
         if error is not stream.error:  # raised by the handler, not by the connection
             log.exception("serving %s failed", shown(stream))
+            forks.returned(error)
             good = False
         elif isinstance(error, TimeoutError):
             log.info("%s was silent for too long: closed", shown(stream))
@@ -56,7 +60,7 @@ def serve(stream: Stream, service: Callable[[Stream], None], worker: Worker) -> 
         if stream.on_end is not None:
             stream.on_end(stream, good)
         stream.closed = True
-        stream.socket.close()
+        stream.end()
     return good
 
 

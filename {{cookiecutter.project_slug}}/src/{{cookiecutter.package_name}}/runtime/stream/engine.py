@@ -21,6 +21,7 @@ import time
 from enum import Enum
 from typing import Any, Protocol
 
+from ..ipc import forks
 from ..ipc.scoreboard import CONNECTIONS, ERRORS, LEAVING, RETIRING, Phase
 from ..ipc.signals import SignalPipe
 from ..ipc.waker import Waker
@@ -85,7 +86,7 @@ class Engine:
         self.queue = AcceptQueue(context, slot)
         self.held = 0  # connections for which a thread is spoken for
         self.served = 0
-        self.streams: set[Stream] = set()  # with a thread
+        self.streams: dict[Stream, int] = {}  # with the idents of their threads
         self.hung: set[Stream] = set()  # of those: their handlers exceeded --request-timeout
         self.deadline = float("inf")  # when a member without a server ends at the latest
         self.waker = Waker()  # of the monitor
@@ -93,6 +94,12 @@ class Engine:
         self.poller = select.poll()
         for fd in (wakeup.fileno(), context.parent, self.waker.fileno()):
             self.poller.register(fd, select.POLLIN)
+        forks.withhold(self.descriptors)
+
+    def descriptors(self) -> list[int]:
+        """Those that no child of user code gets; it has the stream of the handler that forks it."""
+        streams = [stream for stream, thread in list(self.streams.items()) if thread != threading.get_ident()]
+        return [self.waker.reader, self.waker.writer, *(stream.socket.fileno() for stream in streams)]
 
     # ---- the threads that run user code --------------------------------------------------------------------------
 
@@ -110,7 +117,7 @@ class Engine:
     def serve(self, accepted: Accepted, worker: Worker) -> None:
         """Serve a connection that is held to its end, in the thread of this worker."""
         stream = connection.opened(accepted, self.config, worker)
-        self.streams.add(stream)
+        self.streams[stream] = threading.get_ident()
         good = False
         try:
             good = connection.serve(stream, self.service, worker)
@@ -120,7 +127,7 @@ class Engine:
     def release(self, stream: Stream, good: bool) -> None:
         """Count a connection that has ended."""
         with self.counting:
-            self.streams.discard(stream)
+            self.streams.pop(stream, None)
             self.hung.discard(stream)
             self.held -= 1
             self.board.words[self.base + CONNECTIONS] = self.held
@@ -157,6 +164,7 @@ class Engine:
             if self.life is not SERVING:
                 return
             self.move(DRAINING)
+            self.context.drains()
             self.show(LEAVING)
             self.runner.stop_accepting()
             self.empty_queue()
@@ -216,7 +224,7 @@ class Engine:
         ends when the others have ended."""
         limit = self.config.request_timeout
         with self.counting:  # one that returns meanwhile waits in `release`, and is removed from `hung` there
-            late = [one for one in self.streams.copy() - self.hung if connection.hangs(one, limit, now)]
+            late = [one for one in set(self.streams) - self.hung if connection.hangs(one, limit, now)]
             self.hung.update(late)
         if late:
             connection.expire(late, limit)

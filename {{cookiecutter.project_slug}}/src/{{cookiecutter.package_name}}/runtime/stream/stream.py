@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from ..ipc import forks
 from ..system.listeners import peer_of
 
 CHUNK = 65536
@@ -202,7 +203,12 @@ class Stream:
             try:
                 self.flush()
             finally:
-                self.socket.close()
+                self.end()
+
+    def end(self) -> None:
+        """For the runtime: close the socket."""
+        forks.shut_down(self.socket)
+        self.socket.close()
 
     def __enter__(self) -> "Stream":
         return self
