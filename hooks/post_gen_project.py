@@ -28,7 +28,7 @@ PRUNE = (
     ("pool", "threaded", f"{UNIT}/*_threaded.py {UNIT}/test_inline_http.py"),
     ("protocol", "http", f"{RUNTIME}/http {RUNTIME}/loop {RUNTIME}/web"),
     ("protocol", "http", f"{SRC}/*_http.py {LIVE}/*_http.py {UNIT}/*_http.py"),
-    ("protocol", "http", f"{RUNTIME}/http1/chunked.py {RUNTIME}/http1/states.py docs/handlers.md"),
+    ("protocol", "http", f"{RUNTIME}/http1/chunked.py {RUNTIME}/http1/states.py {RUNTIME}/testing.py docs/handlers.md"),
     ("protocol", "line stream", f"{RUNTIME}/stream {UNIT}/test_stream*.py"),
     ("protocol", "line", f"{SRC}/*_line.py {RUNTIME}/stream/*_line.py {LIVE}/*_line.py {UNIT}/*_line.py"),
     ("protocol", "stream", f"{SRC}/*_stream.py {RUNTIME}/stream/*_stream.py {LIVE}/*_stream.py {UNIT}/*s_stream.py"),

@@ -208,7 +208,9 @@ def test_ranges(value: str, expected: list[tuple[int, int]] | None) -> None:
     assert ranges("POST", given({"Range": value}), TAG, DATE, SIZE, NOW) is None
 
 
-@pytest.mark.parametrize(("value", "expected"), [("bytes=0-", []), ("bytes=-1", None), ("bytes=-0", []), ("x=0-", None)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [("bytes=0-", []), ("bytes=-1", None), ("bytes=-0", []), ("x=0-", None)]
+)
 def test_ranges_of_nothing(value: str, expected: list[range] | None) -> None:
     assert ranges("GET", given({"Range": value}), TAG, DATE, 0, NOW) == expected
 

@@ -7,8 +7,8 @@ import pytest
 
 from {{ cookiecutter.package_name }}.runtime.http import Request
 from {{ cookiecutter.package_name }}.runtime.http.engine import handle
-from {{ cookiecutter.package_name }}.runtime.web.trace_context import Trace
 from {{ cookiecutter.package_name }}.runtime.http1.parser import Head, Limits, parse_head
+from {{ cookiecutter.package_name }}.runtime.web.trace_context import Trace
 
 
 def test_a_plain_head_has_all_that_another_has() -> None:

@@ -1,6 +1,6 @@
 """Texts of header fields: cookies, file names, preferences, locations."""
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 
@@ -18,7 +18,7 @@ from {{ cookiecutter.package_name }}.runtime.web.fields import disposition, pref
         ({"max_age": 0, "httponly": False, "samesite": "strict"}, "a=b; Max-Age=0; Path=/; SameSite=Strict"),
         ({"expires": 784111777, "path": ""}, "a=b; Expires=Sun, 06 Nov 1994 08:49:37 GMT; HttpOnly; SameSite=Lax"),
         (
-            {"expires": datetime(1994, 11, 6, 8, 49, 37, tzinfo=timezone.utc), "samesite": ""},
+            {"expires": datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC), "samesite": ""},
             "a=b; Expires=Sun, 06 Nov 1994 08:49:37 GMT; Path=/; HttpOnly",
         ),
         ({"domain": "example.com"}, "a=b; Domain=example.com; Path=/; HttpOnly; SameSite=Lax"),
@@ -70,7 +70,7 @@ def test_cookies_that_browsers_ignore(given: dict[str, object]) -> None:
 def test_deleting_a_cookie() -> None:
     response = Response()
     response.delete_cookie("a", path="/x")
-    ((name, value),) = response.headers
+    ((_, value),) = response.headers
     assert "Max-Age=0" in value and "Expires=Thu, 01 Jan 1970 00:00:00 GMT" in value and "Path=/x" in value
 
 

@@ -1,37 +1,36 @@
-"""Handlers are functions: call them with a request, look at the response."""
+"""The handlers are asked by a client that needs no network; `init` and `worker_init` have run."""
+
+from collections.abc import Iterator
+
+import pytest
 
 from {{ cookiecutter.package_name }}.handlers import routes
-from {{ cookiecutter.package_name }}.runtime.http import Request, Response
-from {{ cookiecutter.package_name }}.runtime.http1.parser import Limits, parse_head
+from {{ cookiecutter.package_name }}.runtime.testing import Client
 
 
-def ask(method: str, target: str, body: bytes = b"", **fields: str) -> Response:
-    """Give a request to the handler that the service would choose; `content_type="..."` is a header field."""
-    lines = [f"{method} {target} HTTP/1.1", "Host: test"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
-    parsed = parse_head("\r\n".join([*lines, "", ""]).encode(), Limits())
-    assert parsed, "the request is not whole"
-    request = Request(parsed[0], body, None, ("127.0.0.1", 50000), None)
-    matched = routes.match(request.head.path)
-    assert matched, f"no route for {target}"
-    route, request.params = matched
-    handler = route.find(method)
-    assert handler, f"{target} allows only {route.allow}"
-    return Response.of(handler(request))
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    with routes.client() as client:
+        yield client
 
 
-def test_hello() -> None:
-    response = ask("GET", "/")
-    assert response.status == 200
-    assert response.body == "Hello from {{ cookiecutter.project_slug }}\n"
+def test_hello(client: Client) -> None:
+    answer = client.get("/")
+    assert answer.status == 200
+    assert answer.text == "Hello from {{ cookiecutter.project_slug }}\n"
 
 
-def test_echo() -> None:
-    response = ask("POST", "/echo", b'{"a": 1}', content_type="application/json")
-    assert response.status == 200
-    assert response.body == b'{"a": 1}'
-    assert response.content_type == "application/json"
+def test_echo(client: Client) -> None:
+    answer = client.post("/echo", json={"a": 1})
+    assert answer.status == 200
+    assert answer.body == b'{"a": 1}'
+    assert answer.headers["content-type"] == "application/json"
 
 
-def test_healthz() -> None:
-    assert ask("GET", "/healthz").status == 200
+def test_healthz(client: Client) -> None:
+    assert client.get("/healthz").status == 200
+
+
+def test_what_is_not_there(client: Client) -> None:
+    assert client.get("/nowhere").status == 404
+    assert client.delete("/").headers["allow"] == "GET, HEAD, OPTIONS"

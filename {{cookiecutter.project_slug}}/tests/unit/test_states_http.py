@@ -15,12 +15,12 @@ from {{ cookiecutter.package_name }}.runtime.http import Response, Router
 from {{ cookiecutter.package_name }}.runtime.http.bodies import prepared
 from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
 from {{ cookiecutter.package_name }}.runtime.http.server_state import ServerState
-from {{ cookiecutter.package_name }}.runtime.web.trace_context import Trace
 from {{ cookiecutter.package_name }}.runtime.http1.states import HANDLING, SENDING, TRANSITIONS, State
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import Scoreboard
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
 from {{ cookiecutter.package_name }}.runtime.pool.worker import Worker
+from {{ cookiecutter.package_name }}.runtime.web.trace_context import Trace
 
 Serve = Callable[[Any, Any, Any, Any], None]
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

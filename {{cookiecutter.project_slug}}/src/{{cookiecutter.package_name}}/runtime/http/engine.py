@@ -22,9 +22,10 @@ from ..loop.leadership import Demoted, Leader
 from ..loop.selector import READ
 from ..pool.worker import Worker, WorkerFailed
 from ..process.member import Context
+from ..web.hooks import Handler, wrapped
 from ..web.messages import DisconnectedError, Request
 from ..web.response import HTTPError, Response, error_page
-from ..web.routes import METHODS, NO_ROUTE, Handler, Route, Router
+from ..web.routes import METHODS, NO_ROUTE, Route, Router
 from ..web.trace_context import Trace
 from .bodies import Body, UserBody, prepared
 from .connection import Connection
@@ -244,10 +245,7 @@ def handle(
     try:
         handler = route.handlers.get(head.method) or route.find(head.method)
         if handler is None:
-            unusual = find_other(request, connection.server.router)
-            if isinstance(unusual, Response):
-                return unusual
-            handler = unusual
+            handler = find_other(request, connection.server.router)
         result = context.run(handler, request)
         return result if type(result) is bytes else prepared(result, worker, context, head)
     except HTTPError as error:
@@ -266,18 +264,25 @@ def handle(
         connection.trace = request._trace
 
 
-def find_other(request: Request, router: Router) -> Handler | Response:
-    """What the best route of a path does not handle: another route's handler, or a response."""
+def find_other(request: Request, router: Router) -> Handler:
+    """What the best route of a path does not handle: another route's handler, or what answers in place of one."""
     method, path = request.method, request.head.path
+    allow = ""
+    if method in (*METHODS, "TRACE") and path != "*":
+        handler, request.params, allow = router.other(path, method)
+        if handler is not None:
+            return handler
+    return wrapped(lambda request: missing(method, path, allow), router.around(path))
+
+
+def missing(method: str, path: str, allow: str) -> Response:
+    """The answer where there is no handler. `allow` are the methods that the path has. Raises HTTPError."""
     if path == "*":  # RFC 9110 9.3.7: about the server as a whole; the parser lets only OPTIONS ask for it
         return Response(status=204, headers={"Allow": ", ".join(METHODS)})
-    if method not in METHODS and method != "TRACE":
-        raise HTTPError(501)  # RFC 9110 15.6.2
-    handler, request.params, allow = router.other(path, method)
-    if handler is not None:
-        return handler
     if method == "TRACE":  # RFC 9110 9.3.8: it would show cookies to scripts
         raise HTTPError(405, "", {"Allow": allow or ", ".join(METHODS)})
+    if method not in METHODS:
+        raise HTTPError(501)  # RFC 9110 15.6.2
     if not allow:
         raise HTTPError(404)
     if method == "OPTIONS":

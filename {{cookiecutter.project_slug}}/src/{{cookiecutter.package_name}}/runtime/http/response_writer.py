@@ -1,6 +1,5 @@
 """The sending half of a connection: from a handler's result to bytes that the client has taken."""
 
-import os
 import socket
 import struct
 from time import monotonic
@@ -15,7 +14,7 @@ from ..log.records import log
 from ..loop.interfaces import FOREVER, Loop
 from ..loop.selector import READ, WRITE
 from ..pool.worker import Worker, WorkerFailed
-from ..web.response import BODILESS, Response, error_page
+from ..web.response import BODILESS, Response, failure, shown
 from ..web.trace_context import Trace
 from .bodies import BROKEN, EMPTY, RATE, Body, Region, Stream, unsent
 from .response_head import CLOSE, KEEP_ALIVE, head_of, length_of
@@ -178,10 +177,8 @@ class ResponseWriter:
         return start + body if isinstance(body, bytes) and not empty else start
 
     def failed(self, head: Head) -> Response:
-        """A handler's bug: the traceback for the log, its id for both sides, and nothing else for the client."""
-        mark = os.urandom(8).hex()
-        log.exception("%s %s from %s failed, error id %s", head.method, head.path, self.shown_peer(), mark)
-        return error_page(500, f"error id {mark}", head.get("accept", ""))
+        """A handler's bug."""
+        return failure(head, self.peer)
 
     def transmit(self, data: bytes) -> None:
         """Send the first bytes of a response."""
@@ -390,4 +387,4 @@ class ResponseWriter:
         self.server.log_client("%s " + text, self.shown_peer(), *values)
 
     def shown_peer(self) -> str:
-        return f"{self.peer[0]}:{self.peer[1]}" if isinstance(self.peer, tuple) else "a local client"
+        return shown(self.peer)

@@ -170,9 +170,8 @@ def check_signature(function: Any, what: str, *names: str) -> None:
         except ValueError:  # of what is written in C nothing is known
             fits = True
     if not fits:
-        raise StartError(
-            f"{what} is called as {what.split()[0].split('.')[-1]}({', '.join(names)}): its parameters do not fit"
-        )
+        called = f"{what.split()[0].split('.')[-1].rstrip(',')}({', '.join(names)})"
+        raise StartError(f"{what} is called as {called}: its parameters do not fit")
 
 
 def call(handlers: ModuleType, name: str, *arguments: Any) -> Any:

@@ -9,6 +9,7 @@ from .conditional import precondition, ranges
 from .files import Slice
 from .response import Response, error_page
 
+OF_CONTENT = ("accept-ranges", "cache-control", "content-location", "etag", "expires")
 PIECE = 65536  # bytes of a file that a piece of several ranges has
 
 
@@ -25,7 +26,7 @@ def settle(response: Response, head: Head) -> Response:
     now = time.time()
     status = precondition(head.method, head.get, etag, modified, now)
     if status == 412:
-        return error_page(412, "", head.get("accept", ""))
+        return refused(response, 412, head)
     if status == 304:
         return Response(b"", 304, [one for one in response.headers if is_kept(one[0].lower(), bool(etag))])
     file = response.body
@@ -36,7 +37,7 @@ def settle(response: Response, head: Head) -> Response:
     if parts is None:
         return response
     if not parts:
-        return error_page(416, "", head.get("accept", ""), [("Content-Range", f"bytes */{size}")])
+        return refused(response, 416, head, ("Content-Range", f"bytes */{size}"))
     made = response.with_fields(())
     made.status, made.reason = 206, ""
     if len(parts) == 1:
@@ -49,6 +50,12 @@ def settle(response: Response, head: Head) -> Response:
         made.headers.append(("Content-Length", str(body.length)))
         made.body = body
     return made
+
+
+def refused(response: Response, status: int, head: Head, *own: tuple[str, str]) -> Response:
+    """An error page in place of a response; with its fields that are not about the content, such as those of hooks."""
+    kept = [one for one in response.headers if is_kept(one[0].lower(), True) and one[0].lower() not in OF_CONTENT]
+    return error_page(status, "", head.get("accept", ""), [*own, *kept])
 
 
 def is_kept(name: str, tagged: bool) -> bool:

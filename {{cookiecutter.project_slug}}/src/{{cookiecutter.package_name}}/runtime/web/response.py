@@ -1,13 +1,16 @@
 """What handlers return or raise: Response, HTTPError; and what of it can be sent."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from errno import ELOOP, ENAMETOOLONG
 from os import PathLike, fspath
 from typing import IO, TYPE_CHECKING, Any
 
+from ..http1.parser import Head
 from ..http1.reasons import REASONS
+from ..log.records import log
 from .fields import cookie, disposition, members, reference
 from .files import opened, opened_below, type_of, validators
 
@@ -206,3 +209,16 @@ def error_page(status: int, detail: str, accept: str, headers: Iterable[tuple[st
         return Response(json.dumps(problem).encode() + b"\n", status, headers, "application/problem+json")
     text = f"{status} {title}" + (f": {detail}" if detail else "")
     return Response(text.encode("utf-8", "replace") + b"\n", status, headers, "text/plain; charset=utf-8")
+
+
+def failure(head: Head, peer: Any) -> Response:
+    """The answer to a bug, while its exception is handled: the traceback for the log, its id for both sides, and
+    nothing else for the client."""
+    mark = os.urandom(8).hex()
+    log.exception("%s %s from %s failed, error id %s", head.method, head.path, shown(peer), mark)
+    return error_page(500, f"error id {mark}", head.get("accept", ""))
+
+
+def shown(peer: Any) -> str:
+    """A client's address for the log."""
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "a local client"

@@ -6,16 +6,21 @@ parameters, and longer patterns over catch-alls. A segment may have several para
 (`/{y}-{m}-{d}`): the earlier ones are as long as they can be. Matching takes linear time, whatever the path.
 """
 
+import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .fields import unescape
+from .hooks import After, Before, Handler, Hooks, Layers, OnError, wrapped
 
-Handler = Callable[..., Any]
+if TYPE_CHECKING:
+    from .client import Client
+
+Decorator = Callable[[Handler], Handler]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SLASH = "\udc2f"  # stands for an escaped slash while a path is matched: no decoded text holds it
 PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
@@ -24,7 +29,7 @@ PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
 class Route:
     """The handlers of one path, by method; HEAD and OPTIONS follow from the others."""
 
-    __slots__ = ("allow", "handlers", "path", "pattern", "retry", "splitters", "streams", "took")
+    __slots__ = ("allow", "handlers", "path", "pattern", "plain", "retry", "splitters", "streams", "took")
 
     def __init__(
         self, path: str, pattern: re.Pattern[str] | None, splitters: "Iterable[Splitter]" = ()
@@ -32,16 +37,18 @@ class Route:
         self.path = path
         self.pattern = pattern
         self.splitters = list(splitters)
-        self.handlers: dict[str, Handler] = {}
+        self.handlers: dict[str, Handler] = {}  # with their hooks, once the router is sealed
+        self.plain: dict[str, tuple[Handler, Layers]] = {}
         self.allow = ""
         self.took = 0.0  # moving average of its handlers' time, in seconds: the threaded pool decides by it
         self.streams = False  # its handler returned a generator last
         self.retry = 0.0  # when a slow one is tried in the loop again
 
-    def add(self, method: str, handler: Handler) -> None:
+    def add(self, method: str, handler: Handler, layers: Layers = ()) -> None:
         if method in self.handlers:
             raise ValueError(f"two handlers for {method} {self.path}")
         self.handlers[method] = handler
+        self.plain[method] = handler, layers
         names = {*self.handlers, "OPTIONS", *(("HEAD",) if "GET" in self.handlers else ())}
         self.allow = ", ".join(sorted(names))
 
@@ -55,14 +62,27 @@ NO_ROUTE = Route("", None)
 
 
 class Router:
-    """The service's routes: `routes = Router()`, then `@routes.get("/path")` above each handler."""
+    """The service's routes: `routes = Router()`, then `@routes.get("/path")` above each handler. `before` and `after`
+    are hooks of that route alone, as those of the same names are of all."""
 
     def __init__(self) -> None:
         self.literal: dict[str, Route] = {}
         self.patterns: list[Route] = []
+        self.hooks = Hooks()
+        self.mounts: list[tuple[str, Layers]] = []  # prefixes, and the hooks below them
+        self.is_mounted = False
 
-    def add(self, method: str, path: str, handler: Handler) -> Handler:
+    def add(
+        self, method: str, path: str, handler: Handler, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> Handler:
         """Add a handler. Raises ValueError for a wrong path, an unknown method, or one that is there already."""
+        own = Hooks(before, after)
+        self.place(method, path, handler, (self.hooks, own) if own else (self.hooks,))
+        return handler
+
+    def place(self, method: str, path: str, handler: Handler, layers: Layers) -> None:
+        if self.is_mounted:
+            raise ValueError(f"{method} {path}: this router is mounted already: mount it after its last route")
         if method not in METHODS:
             raise ValueError(f"cannot route method {method!r}: one of {', '.join(METHODS)}")
         if not path.startswith("/"):
@@ -75,27 +95,78 @@ class Router:
                 self.patterns.append(route)
                 # Catch-alls last, more literal text first.
                 self.patterns.sort(key=lambda r: (":path}" in r.path, -len(PARAMETER.sub("", r.path))))
-        route.add(method, handler)
-        return handler
+        route.add(method, handler, layers)
 
-    def route(self, method: str, path: str) -> Callable[[Handler], Handler]:
+    @property
+    def routes(self) -> list[Route]:
+        return [*self.literal.values(), *self.patterns]
+
+    def route(self, method: str, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
         """A decorator that adds its function: `@routes.route("PUT", "/orders/{id}")`."""
-        return lambda handler: self.add(method, path, handler)
+        return lambda handler: self.add(method, path, handler, before=before, after=after)
 
-    def get(self, path: str) -> Callable[[Handler], Handler]:
-        return self.route("GET", path)
+    def get(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+        return self.route("GET", path, before=before, after=after)
 
-    def post(self, path: str) -> Callable[[Handler], Handler]:
-        return self.route("POST", path)
+    def post(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+        return self.route("POST", path, before=before, after=after)
 
-    def put(self, path: str) -> Callable[[Handler], Handler]:
-        return self.route("PUT", path)
+    def put(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+        return self.route("PUT", path, before=before, after=after)
 
-    def patch(self, path: str) -> Callable[[Handler], Handler]:
-        return self.route("PATCH", path)
+    def patch(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+        return self.route("PATCH", path, before=before, after=after)
 
-    def delete(self, path: str) -> Callable[[Handler], Handler]:
-        return self.route("DELETE", path)
+    def delete(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+        return self.route("DELETE", path, before=before, after=after)
+
+    def mount(self, prefix: str, router: "Router") -> None:
+        """Have the routes of another router below a prefix: `routes.mount("/api", api)`. Its hooks are around its own
+        routes, and around what is not found below the prefix; those of this router are around them. Mount it after its
+        last route. Raises ValueError for a wrong prefix, and as `add` does."""
+        if not prefix.startswith("/") or prefix.endswith("/") or "{" in prefix:
+            raise ValueError(f"a prefix is a path without parameters and without a slash at its end, not {prefix!r}")
+        for route in router.routes:
+            for method, (handler, layers) in route.plain.items():
+                self.place(method, prefix + route.path, handler, (self.hooks, *layers))
+        inner = [(prefix + below, (self.hooks, *layers)) for below, layers in router.mounts]
+        self.mounts += [(prefix, (self.hooks, router.hooks)), *inner]
+        router.is_mounted = True
+
+    def before(self, hook: Before) -> Before:
+        """A decorator: call this with each request before its handler, also where there is none (404, 405). What it
+        returns, unless None, is the answer, in place of the handler's; what it raises, as if the handler had."""
+        self.hooks.before.append(hook)
+        return hook
+
+    def after(self, hook: After) -> After:
+        """A decorator: call this with each request and its response, error pages included, the last one first. It
+        changes the response, or returns another. Not seen are answers to what was refused before it was a request (400,
+        408, 413, 431); 304, 206, 412 and 416 are made of what it returns."""
+        self.hooks.after.append(hook)
+        return hook
+
+    def error(self, kind: int | type[Exception]) -> Callable[[OnError], OnError]:
+        """A decorator: have this answer for HTTPErrors of a status, or for exceptions of a class. It gets the request
+        and the exception. What it returns has that status (500 for other exceptions), unless it is a Response.
+        `error(500)` gets all exceptions that nothing else handles; the log has their tracebacks."""
+
+        def add(hook: OnError) -> OnError:
+            self.hooks.errors[kind] = hook
+            return hook
+
+        return add
+
+    def seal(self) -> None:
+        """Put the hooks around the handlers: all are there. Called when the service starts, and by `client`."""
+        for route in self.routes:
+            for method, (handler, layers) in route.plain.items():
+                route.handlers[method] = wrapped(handler, layers)
+
+    def around(self, path: str) -> Layers:
+        """The hooks of what is not found at a path: of this router, and of those mounted nearest."""
+        fitting = [one for one in self.mounts if path == one[0] or path.startswith(one[0] + "/")]
+        return max(fitting, key=lambda one: len(one[0]))[1] if fitting else (self.hooks,)
 
     def static(
         self, prefix: str, directory: str | PathLike[str], *, index: str = "index.html", cache: str = "no-cache",
@@ -117,6 +188,20 @@ class Router:
             raise ValueError(f"routes.static: a prefix begins with a slash and has no parameters, not {prefix!r}")
         serve = handler(os.path.abspath(root), index, cache, precompressed)
         self.add("GET", prefix + "/{path:path}", serve)
+
+    def client(
+        self, base_url: str = "", *, config: Mapping[str, Any] | None = None, arguments: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> "Client":  # fmt: skip
+        """For tests: a client that asks these handlers in this process, through hooks, error pages and all checks of a
+        response, after `init(server)` and `worker_init(worker)`. `config` are tables as the file of --config has them,
+        `arguments` options as on the command line. With a `base_url` it asks a service that runs instead."""
+        from .client import Client, Remote  # only for tests
+
+        if base_url:
+            return Client(Remote(base_url), headers)
+        testing = importlib.import_module("..testing", __package__)  # it is above this layer
+        return Client(testing.InProcess(self, config or {}, arguments), headers)
 
     def match(self, path: str) -> Found | None:
         """The route of a percent-encoded path and its decoded parameters; None when none fits. Segments are split
