@@ -20,20 +20,16 @@ from click import ClickException
 from jinja2 import Environment, pass_environment
 from jinja2.ext import Extension
 
-# Names that Python would take, but under which the service's own tests would import the service itself; and names that
-# only newer Pythons have, of modules and soft keywords.
-TAKEN = {
-    "conftest",
-    "docker",
-    "pytest",
-    "requests",
-    "sitecustomize",
-    "talk",
-    "test",
-    "tests",
-    "urllib3",
-    "usercustomize",
-}
+# Names that Python would take, but under which the project's own tests and tools would import the service itself; and
+# names that only newer Pythons have, of modules and soft keywords.
+TAKEN = set(
+    """
+    ast_serialize certifi cfgv charset_normalizer colorama conftest cookiecutter distlib docker execnet filelock
+    identify idna iniconfig librt mypy mypy_extensions mypyc nodeenv packaging pathspec pip pkg_resources
+    platformdirs pluggy pre_commit pre_commit_hooks py pygments pytest python_discovery requests ruamel ruff
+    setuptools sitecustomize talk test tests typing_extensions urllib3 usercustomize uv virtualenv wheel xdist yaml
+    """.split()
+)
 NEWER = {"annotationlib", "compression", "lazy", "type"}
 # No file or directory of Windows, where the generator works too, can have these names.
 DEVICES = {"aux", "con", "nul", "prn", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
@@ -64,7 +60,7 @@ def package_name(answer: str) -> str:
     if answer in sys.stdlib_module_names | NEWER:
         return f"it would hide the module of that name in Python's standard library; try {answer}_server"
     if answer in TAKEN:
-        return f"it would hide a package that the service's tests import; try {answer}_server"
+        return f"it would hide a package that the project's tests or tools import; try {answer}_server"
     return name(answer, "_")
 
 

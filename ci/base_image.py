@@ -21,7 +21,12 @@ from typing import NamedTuple
 
 from dockerd import CACHE, answers, docker, install
 
-SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}  # the Debian release that has this Python
+SUITES = {
+    "3.11": "bookworm",
+    "3.13": "trixie",
+    "3.14": "forky",
+    "3.15": "forky",
+}  # the Debian release that has this Python
 WEEK = 7 * 24 * 3600
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"  # has the keys of newer releases too
 # What this machine's apt was told about its mirror (proxy, certificates, how old it may be) holds here too.
@@ -115,11 +120,12 @@ def codename() -> str:
     return found[1] if found else ""
 
 
-def bootstrap(suite: str, target: Path, packages: str = "python3") -> None:
-    """Make the file system of a Debian release with Python (and what else is named), as a compressed tar file."""
+def bootstrap(suite: str, target: Path, packages: str = "python3", python: str = "python3") -> None:
+    """Make the file system of a Debian release with Python (and what else is named), as a compressed tar file. A
+    release may have more than its default Python: `python` is the command that `python` and `python3` will be."""
     unused = [f"--dpkgopt=path-exclude={path}" for path in UNUSED]
-    link = '--customize-hook=ln -s ../../bin/python3 "$1/usr/local/bin/python"'
-    unpack(suite, target, "--variant=essential", f"--include={packages}", *unused, link)
+    links = [f'--customize-hook=ln -s ../../bin/{python} "$1/usr/local/bin/{name}"' for name in ("python", "python3")]
+    unpack(suite, target, "--variant=essential", f"--include={packages}", *unused, *links)
 
 
 def bare(version: str, target: Path) -> None:
@@ -210,7 +216,7 @@ def provide(name: str) -> None:
         if variant == "bare":
             bare(version, cached)
         else:
-            bootstrap(suite, cached)
+            bootstrap(suite, cached, f"python{version}", f"python{version}")
     path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     done = docker("import", "--change", path, "--change", 'CMD ["python3"]', str(cached), image)
     if done.returncode != 0:

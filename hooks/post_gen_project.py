@@ -58,11 +58,14 @@ def place(file: Path, target: Path, skips: bool) -> None:
 
 def main() -> None:
     skips = UNFINISHED.read_bytes() == b""  # cookiecutter -s
-    unwanted = {Path(name) for name in WRITTEN if CACHES.intersection(name.split("/"))} | {UNFINISHED}
+    unwanted = {Path(name) for name in WRITTEN if CACHES.intersection(name.split("/"))} | {
+        UNFINISHED,
+        Path("GNUmakefile"),
+    }
     for option, answers, patterns in PRUNE:
         if ANSWERS[option] not in answers.split():
             unwanted |= {path for pattern in patterns.split() for path in Path().glob(pattern)}
-    for file in [Path(name) for name in WRITTEN]:
+    for file in map(Path, WRITTEN):
         if unwanted.intersection((file, *file.parents)):
             file.unlink(missing_ok=True)
     for old, new in RENAMED.items():
@@ -71,6 +74,9 @@ def main() -> None:
     for kept in [path for path in KEPT.rglob("*") if path.is_symlink() or not path.is_dir()]:
         place(kept, kept.relative_to(KEPT), os.path.lexists(kept.relative_to(KEPT)) and not skips)
     shutil.rmtree(KEPT, ignore_errors=True)
+    for file in map(Path, WRITTEN):  # a .zip, and a checkout with core.fileMode=false, have lost this
+        if file.is_file() and not skips and file.read_bytes()[:2] == b"#!":
+            file.chmod(file.stat().st_mode | (file.stat().st_mode & 0o444) >> 2)
     for directory in sorted({folder for name in WRITTEN for folder in Path(name).parents}, reverse=True):
         if directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()

@@ -1,6 +1,9 @@
 """A wrong answer stops the generator with one clear line, and leaves nothing behind."""
 
+import importlib.metadata
 import json
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,7 +25,7 @@ WRONG = [
     ("package_name", "class", "a Python keyword; try class_server"),
     ("package_name", "match", "a Python keyword"),
     ("package_name", "json", "hide the module of that name in Python's standard library"),
-    ("package_name", "docker", "hide a package that the service's tests import"),
+    ("package_name", "docker", "hide a package that the project's tests or tools import"),
     ("package_name", "2nd", "begin with a letter"),
     ("package_name", "hello-server", "lower-case letters, digits and underscores"),
     ("package_name", "hällo", "lower-case letters, digits and underscores"),
@@ -62,6 +65,21 @@ def test_wrong_answer(template: Path, tmp_path: Path, option: str, answer: str, 
     assert done.stderr.startswith(f"Error: {option} ")
     assert advice in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_the_tools() -> None:
+    """What requirements-dev.txt brings, under the names that it is imported by."""
+    lines = (REPOSITORY / TREE / "requirements-dev.txt").read_text().splitlines()
+    tools = {tool(line.split("==")[0]) for line in lines if "==" in line}
+    names = importlib.metadata.packages_distributions()
+    imported = {name for name, whose in names.items() if tools.intersection(map(tool, whose))}
+    assert {"pluggy", "xdist", "certifi", "docker"} <= imported
+    local = runpy.run_path(str(REPOSITORY / "local_extensions.py"))
+    assert [name for name in sorted(imported) if not local["package_name"](name)] == []
+
+
+def tool(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 def test_replayed_wrong_answer(template: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from baking import OPTIONS, REPOSITORY
 
 WORKFLOWS = REPOSITORY / ".github/workflows"
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
-NEWEST = "3.15"  # newer than what is promised
 
 
 def jobs(workflow: str) -> dict[str, Any]:
@@ -29,8 +28,7 @@ def test_every_system_and_every_python() -> None:
     everywhere = jobs("ci.yml")
     for name, systems in (("python", ["ubuntu", "macos"]), ("windows", None)):
         matrix = everywhere[name]["strategy"]["matrix"]
-        assert matrix["python"] == [*promised, NEWEST]
-        assert everywhere[name]["continue-on-error"] == f"${{{{ matrix.python == '{NEWEST}' }}}}"
+        assert matrix["python"] == promised
         if systems:
             assert [system.split("-")[0] for system in matrix["os"]] == systems
     assert everywhere["windows"]["runs-on"].startswith("windows-")

@@ -2,6 +2,9 @@
 
 import sys
 
+if sys.version_info < (3, 11):  # noqa: UP036  # in one line, before anything is imported that an older one cannot read
+    sys.exit("{{ cookiecutter.project_slug }} needs Python 3.11 or newer; this is Python " + sys.version.split()[0])
+
 from . import __version__
 from .runtime.command import run
 from .runtime.config.service import Service
