@@ -118,7 +118,7 @@ def test_hook_is_typed_and_tidy_as_rendered(hook: str, tmp_path: Path) -> None:
     choices = {name: value for name, value in OPTIONS.items() if isinstance(value, list) and not name.startswith("_")}
     answers = OPTIONS | {name: values[0] for name, values in choices.items()}
     text = (REPOSITORY / "hooks" / hook).read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 90
+    assert len(text.splitlines()) < 100
     rendered = tmp_path / hook
     environment = StrictEnvironment(context={"cookiecutter": answers}, keep_trailing_newline=True)
     rendered.write_text(environment.from_string(text).render(cookiecutter=answers), encoding="utf-8")
