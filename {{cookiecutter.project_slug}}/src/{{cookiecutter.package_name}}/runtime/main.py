@@ -23,7 +23,7 @@ from .system import socket_activation
 from .system.daemonize import close_inherited, detach, enter, raise_limit
 from .system.privileges import Identity
 
-INDENT, COLUMNS = 33, 100  # of --help
+INDENT, COLUMNS = 34, 100  # of --help
 
 
 def run(service: Service, arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +50,8 @@ def run(service: Service, arguments: Sequence[str] | None = None) -> int:
 
 def usage(service: Service) -> str:
     """The text of --help, made from the table, at most 100 columns wide."""
+    import textwrap  # only here: a service does not pay for it
+
     lines = [
         f"usage: {service.name} [options]",
         f"       {service.name} ctl {'|'.join(SUBCOMMANDS)}",
@@ -64,13 +66,9 @@ def usage(service: Service) -> str:
         shown = f" (default {default:.16g})" if isinstance(default, int | float) and option.metavar else ""
         if isinstance(default, str) and default:
             shown = f" (default {default})"
-        left, line = f"  {flags} {option.metavar}".rstrip().ljust(INDENT), ""
-        for word in (option.help + shown).split():
-            if INDENT + len(line) + 1 + len(word) > COLUMNS:
-                lines.append(left + line)
-                left, line = " " * INDENT, ""
-            line += " " + word
-        lines.append(left + line)
+        left = f"  {flags} {option.metavar}".rstrip().ljust(INDENT)
+        lines += textwrap.wrap(option.help + shown, COLUMNS, initial_indent=left, subsequent_indent=" " * INDENT,
+                               break_on_hyphens=False)  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

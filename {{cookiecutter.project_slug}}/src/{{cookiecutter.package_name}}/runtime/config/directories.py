@@ -91,6 +91,15 @@ def closing(descriptor: int) -> Iterator[int]:
         os.close(descriptor)
 
 
+def is_at(path: str, descriptor: int) -> bool:
+    """Whether an open file has this name."""
+    try:
+        there = os.lstat(path)
+    except OSError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
 @contextmanager
 def workshop(name: str) -> Iterator[None]:
     """Work in a new directory inside the working directory, in which no other user can exchange a file. What an earlier

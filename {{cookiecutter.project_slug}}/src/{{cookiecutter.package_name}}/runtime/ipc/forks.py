@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from . import signals
+from .waker import wait_for
 
 log = logging.getLogger("runtime")  # that of log.records, which is a layer above
 
@@ -66,9 +67,7 @@ def restore() -> None:
     if state.pipe:
         reader, writer = state.pipe
         os.close(writer)
-        poller = select.poll()
-        poller.register(reader, select.POLLIN)
-        poller.poll(CHILD_TIMEOUT * 1000)
+        wait_for(reader, select.POLLIN, CHILD_TIMEOUT)
         os.close(reader)
 
 

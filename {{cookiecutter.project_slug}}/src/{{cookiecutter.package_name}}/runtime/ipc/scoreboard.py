@@ -225,7 +225,6 @@ class Scoreboard:
         self.words[base + BUSY_SINCE] = min((since for _, since in threads if since), default=0)
 
     def shown_threads(self, index: int) -> list[tuple[int, int]]:
-        """The rows of a host."""
         start = index * self.threads * ROW
         number = min(self.words[self.base(index) + THREADS], self.threads)
         words = self.rows[start : start + number * ROW].tolist()

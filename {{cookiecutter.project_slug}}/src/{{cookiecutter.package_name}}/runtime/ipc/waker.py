@@ -1,6 +1,16 @@
-"""The self-pipe: how another thread, a signal or a forked process wakes a loop that sleeps in its selector."""
+"""The self-pipe: how another thread, a signal or a forked process wakes a loop that sleeps in its selector; and how a
+thread waits for one descriptor.
+"""
 
 import os
+import select
+
+
+def wait_for(fd: int, mask: int, seconds: float | None) -> bool:
+    """Wait for one descriptor, None = without a limit. (select.select cannot wait for those above 1023.)"""
+    poller = select.poll()
+    poller.register(fd, mask)
+    return bool(poller.poll(None if seconds is None else max(0.0, seconds) * 1000))
 
 
 class Waker:

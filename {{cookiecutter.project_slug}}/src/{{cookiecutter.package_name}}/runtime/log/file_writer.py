@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from ..config.directories import closing, open_directory
+from ..config.directories import closing, is_at, open_directory
 from ..config.errors import NOPERM, StartError
 from ..config.settings import Config
+from ..ipc.waker import wait_for
 from .frames import extent, split
 from .records import log
 
@@ -100,14 +101,12 @@ class FileWriter:
         """Until the pipe has no writer any more."""
         status = 1
         try:
-            poller = select.poll()
-            poller.register(self.reader, select.POLLIN)
             sequence = self.words[SEQUENCE]
             self.write_batch(extent(self.areas[sequence & 1]))  # what the last logger did not finish
             while True:
                 parity = self.words[SEQUENCE] & 1
                 left = self.words[LEFT + parity]
-                poller.poll()
+                wait_for(self.reader, select.POLLIN, None)
                 size = os.readv(self.reader, [self.areas[parity][left:]])
                 if not size:
                     break
@@ -153,7 +152,7 @@ class FileWriter:
     def choose_file(self, now: float) -> None:
         """Open the file that lines of this time belong to, if it is not open."""
         name = file_name(self.config.log_file, now)
-        if self.file < 0 or not same(self.file, name):  # for each batch: a file that was renamed may soon be removed
+        if self.file < 0 or not is_at(name, self.file):  # for each batch: a file that was renamed may soon be removed
             self.insist(lambda: self.open(name))
 
     def open(self, name: str) -> None:
@@ -195,17 +194,6 @@ class FileWriter:
 
 
 def file_lines(data: bytes, prefix: bytes) -> bytes:
-    """What a message is in the file."""
     if not data.endswith(b"\n"):
         data += b"\n"
     return b"".join(prefix + line for line in data.splitlines(keepends=True)) if prefix else data
-
-
-def same(file: int, name: str) -> bool:
-    """Whether this open file still has this name."""
-    try:
-        there = os.stat(name, follow_symlinks=False)
-    except OSError:
-        return False
-    ours = os.fstat(file)
-    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 
 from ..config.text import coloured
+from ..ipc.waker import wait_for
 from . import records
 from .records import channel
 
@@ -29,8 +30,6 @@ class Outlet:
         self.is_pipe = stat.S_ISFIFO(mode)
         self.piece = 2**30 if stat.S_ISREG(mode) else records.PIECE
         self.is_terminal = os.isatty(descriptor)
-        self.poller = select.poll()
-        self.poller.register(descriptor, select.POLLOUT)
 
     def write(self, data: bytes, lines: int) -> None:
         """Write whole lines, so many by the count of dropped ones. On a terminal nothing of them steers it."""
@@ -47,7 +46,7 @@ class Outlet:
     def flush(self) -> None:
         """Write what the reader takes now; the selector calls again when it takes more."""
         try:
-            while self.pending and self.poller.poll(0):
+            while self.pending and wait_for(self.descriptor, select.POLLOUT, 0):
                 data = self.pending[0]
                 done = os.write(self.descriptor, data[: self.piece])
                 self.size -= done
@@ -77,6 +76,6 @@ class Outlet:
         """Write the rest, while the reader takes it, for a second at most."""
         end = time.monotonic() + FINISH_TIMEOUT
         while self.pending and time.monotonic() < end:
-            self.poller.poll(50)
+            wait_for(self.descriptor, select.POLLOUT, 0.05)
             self.flush()
         self.watch(False)

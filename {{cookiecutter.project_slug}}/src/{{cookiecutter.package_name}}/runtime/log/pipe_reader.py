@@ -138,7 +138,6 @@ class PipeReader:
                 return
 
     def on_frames(self) -> None:
-        """The pipe is readable."""
         if self.handed_over:  # in this turn of the loop: what is there is the logger's
             return
         if self.read_piece() > MUCH and self.pause and self.selector is not None:

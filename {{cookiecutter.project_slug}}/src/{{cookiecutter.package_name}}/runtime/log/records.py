@@ -14,10 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from ..config.settings import Config
 from ..config.text import cleaned, one_line
+from ..ipc.waker import wait_for
 from .frames import ACCESS, ERR, OUT, RECORD, encode, lines_in
 
 
@@ -58,7 +60,6 @@ def log_stacks() -> None:
 
 
 def severity(level: int) -> int:
-    """The syslog severity of a logging level."""
     return SEVERITY.get(level // 10 * 10, INFO)
 
 
@@ -73,11 +74,6 @@ def shortened(text: str) -> str:
         return text
     half = LONGEST // 2
     return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
-
-
-def safe(text: str) -> str:
-    """A text as one block: control characters escaped, lines after the first one indented."""
-    return cleaned(text.rstrip("\n")).replace("\n", INDENT)
 
 
 workers: dict[int, Any] = {}  # by identifier of the thread: whose log lines name the request that it handles
@@ -180,15 +176,13 @@ class Channel:
             return
         name = "stdout" if stream == OUT else "stderr"
         for text in data.decode("utf-8", "replace").split("\n"):
-            if self.style == "json":
-                line = self.as_json(time.time(), logging.INFO, name, text)
-            else:
-                line = self.as_text(time.time(), logging.INFO, text)
+            now, is_json = time.time(), self.style == "json"
+            line = self.as_json(now, logging.INFO, name, text) if is_json else self.as_text(now, logging.INFO, text)
             self.send(stream, INFO, line)
 
     def as_text(self, when: float, level: int, message: str) -> bytes:
         """A record as a line for people, or a block of lines."""
-        message = safe(shortened(message))
+        message = cleaned(shortened(message).rstrip("\n")).replace("\n", INDENT)
         current = current_trace()
         if current is not None:
             message = f"[{current.request_id}] {message}"
@@ -301,13 +295,20 @@ class LineStream(io.BufferedIOBase):
 standard_streams = (LineStream(OUT), LineStream(ERR))
 
 
+def flush() -> None:
+    """Send what os._exit would lose."""
+    for lines in standard_streams:
+        lines.finish()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+
+
 def write_available(descriptor: int, data: bytes) -> bool:
     """Write without blocking. False when the reader is too slow or has ended."""
-    poller = select.poll()
-    poller.register(descriptor, select.POLLOUT)
     try:
         while data:
-            if not poller.poll(0):
+            if not wait_for(descriptor, select.POLLOUT, 0):
                 return False
             data = data[os.write(descriptor, data[:PIECE]) :]
     except OSError:  # a log is no reason to fail
@@ -339,7 +340,7 @@ def take_role(role: str) -> None:
 def last_words(name: str, reason: str) -> None:
     """Write the one line that says why the service could not start, or gave up."""
     reason = one_line(reason, LONGEST)
+    data = f"{name}: {reason}\n".encode("utf-8", "backslashreplace")
     if channel.style == "json":
-        channel.send(ERR, SEVERITY[logging.CRITICAL], channel.as_json(time.time(), logging.CRITICAL, "runtime", reason))
-    else:
-        channel.send(ERR, SEVERITY[logging.CRITICAL], f"{name}: {reason}\n".encode("utf-8", "backslashreplace"))
+        data = channel.as_json(time.time(), logging.CRITICAL, "runtime", reason)
+    channel.send(ERR, SEVERITY[logging.CRITICAL], data)

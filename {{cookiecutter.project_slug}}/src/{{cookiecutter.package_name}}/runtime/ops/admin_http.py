@@ -113,7 +113,6 @@ class AdminConnection:
         self.on_event()
 
     def write(self) -> None:
-        """Send what the client takes now."""
         self.output = self.output[self.socket.send(self.output) :]
         if not self.output:
             self.close()
@@ -191,7 +190,6 @@ class AdminServer:
             connection.close()
 
     def sockets(self) -> list[socket.socket]:
-        """What a forked child has to close."""
         return [self.listener.socket, *(connection.socket for connection in self.connections)]
 
     def close(self) -> None:
@@ -208,7 +206,6 @@ class AdminServer:
 
 
 def as_json(value: object) -> Answer:
-    """A page in JSON."""
     return Answer(200, json.dumps(value) + "\n", "application/json")
 
 

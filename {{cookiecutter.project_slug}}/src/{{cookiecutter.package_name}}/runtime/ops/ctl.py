@@ -55,7 +55,6 @@ def main(service: Service, arguments: Sequence[str]) -> int:
 
 
 def usage(service: Service) -> str:
-    """The text of `ctl --help`."""
     lines = [f"usage: {service.name} ctl COMMAND [options]", ""]
     lines += [f"  {name:9} {text}" for name, text in COMMANDS.items()]
     lines += [

@@ -78,13 +78,11 @@ class Endpoints:
             raise StartError(f"{address}: {error.strerror}", NOPERM) from None
 
     def expire(self, now: float) -> None:
-        """Once per turn of the loop."""
         self.made.clear()
         for server in self.servers:
             server.expire(now)
 
     def sockets(self) -> Iterator[socket.socket]:
-        """All that are open."""
         for server in self.servers:
             yield from server.sockets()
 

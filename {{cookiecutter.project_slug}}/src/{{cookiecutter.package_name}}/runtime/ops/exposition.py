@@ -44,7 +44,6 @@ def number(value: float) -> str:
 
 
 def render(families: Iterable[Family]) -> str:
-    """The text format, version 0.0.4."""
     lines = []
     for one in families:
         lines += [f"# HELP {one.name} {escaped(one.help)}", f"# TYPE {one.name} {one.kind}"]

@@ -88,7 +88,6 @@ def identity(seen: Snapshot) -> dict[str, str]:
 
 
 def families(seen: Snapshot) -> list[Family]:
-    """All metrics."""
     found = [Family("gauge", "service_info", "Always 1; its labels say what runs.", [(labels(**identity(seen)), 1)])]
     for figure in FIGURES:
         value = figure.value(seen)

@@ -7,6 +7,7 @@ from types import ModuleType
 from ..ipc import forks, scoreboard, signals
 from ..log import records
 from ..log.records import log
+from ..process.handlers_module import attempt
 from ..process.member import Context
 from ..system.background import disown
 from .worker import Worker, WorkerFailed
@@ -49,12 +50,5 @@ def enter(handlers: ModuleType, worker: Worker) -> bool:
 
 def leave(handlers: ModuleType, worker: Worker) -> None:
     """Run worker_exit(). A failure is a line in the log, and no more: the worker ends in any case."""
-    function = getattr(handlers, "worker_exit", None)
-    try:
-        if function is not None:
-            function(worker)
-            forks.returned()
-    except BaseException as error:
-        log.exception("worker_exit() failed")
-        forks.returned(error)
+    attempt(getattr(handlers, "worker_exit", None), "worker_exit()", worker)
     records.unregister()

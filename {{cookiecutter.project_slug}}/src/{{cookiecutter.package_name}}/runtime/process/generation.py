@@ -13,10 +13,11 @@ from ..config.settings import Config
 from ..config.text import one_line
 from ..ipc import signals
 from ..ipc.scoreboard import Scoreboard
+from ..log import records
 from ..system.daemonize import read_nothing
 from ..system.listeners import Listener
 from ..system.privileges import Identity
-from .server import LONGEST_REPORT, ServerProcess, flush
+from .server import LONGEST_REPORT, ServerProcess
 from .states import GenerationLife, GenerationState
 
 REPORTED = 65536  # bytes of reports in a second, at most; a server has some ten lines to say in its life
@@ -58,7 +59,6 @@ class Generation:
         self.distrusted = False  # it has done what no generation does, and is killed
 
     def send(self, command: str) -> None:
-        """Send the server a command."""
         try:
             self.channel.send(command.encode() + b"\n")
         except OSError:
@@ -145,7 +145,7 @@ def start(
         pipe, writer = os.pipe()  # the writer is inherited by all processes of the generation
         undo.callback(os.close, pipe)
         undo.callback(os.close, writer)
-        flush()
+        records.flush()
         with signals.blocked():
             pid = os.fork()
             if not pid:

@@ -125,7 +125,6 @@ class Generations:
 
     @property
     def connections(self) -> int:
-        """Those that are held."""
         return sum(one.board.total(scoreboard.CONNECTIONS) for one in self.alive)
 
     def totals(self) -> Figures:

@@ -39,16 +39,10 @@ class Periodic:
         self.deadline = time.monotonic() + seconds
 
     def run(self, now: float) -> None:
-        """Call it if its interval has passed; calls that were missed are not made up for. Whatever it raises is logged,
-        SystemExit too: nothing in it ends the service."""
+        """Call it if its interval has passed; calls that were missed are not made up for."""
         if now >= self.deadline:
             self.deadline = max(self.deadline + self.interval, now)
-            try:
-                self.function()
-                forks.returned()
-            except BaseException as error:
-                forks.returned(error)
-                log.exception("periodic function %s failed", getattr(self.function, "__name__", self.function))
+            attempt(self.function, f"periodic function {getattr(self.function, '__name__', self.function)}")
 
 
 class Server:
@@ -187,6 +181,21 @@ def call(handlers: ModuleType, name: str, *arguments: Any) -> Any:
         forks.returned(error)
         log.error("%s() failed", name, exc_info=trimmed(error))
         raise StartError(f"{name}() in handlers.py failed: {described(error)}; see the traceback") from None
+
+
+def attempt(function: Callable[..., Any] | None, name: str, *arguments: Any) -> Any:
+    """What one of the user's functions returns; None without one. Whatever it raises, SystemExit too, is a line in the
+    log, and ends nothing: False then."""
+    try:
+        result = None if function is None else function(*arguments)
+        forks.returned()
+        return result
+    except BaseException as error:
+        if isinstance(error, SystemExit):  # in a child that it has forked, this is no failure
+            forks.returned(error)
+        log.exception("%s failed", name)
+        forks.returned(error)
+        return False
 
 
 def described(error: BaseException) -> str:

@@ -11,7 +11,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 from typing import NoReturn
@@ -30,7 +29,7 @@ from ..system.daemonize import enter
 from ..system.listeners import Listener, State
 from ..system.privileges import Identity, forbid_new_privileges
 from . import pool_size
-from .handlers_module import Server, call, described, load_handlers
+from .handlers_module import Server, attempt, call, described, load_handlers
 from .member import Context, Member
 from .recycling import Recycling
 from .states import EXIT_TIMEOUT
@@ -72,7 +71,6 @@ class ServerProcess:
     # ---- set-up ------------------------------------------------------------------------------------------------
 
     def run(self) -> NoReturn:
-        """From fork to exit."""
         status = SOFTWARE
         try:
             self.set_up()
@@ -93,7 +91,7 @@ class ServerProcess:
         finally:
             end = self.ends_at or time.monotonic() + EXIT_TIMEOUT
             finish("server", end, f"the server has {EXIT_TIMEOUT:g} s to end", status)
-            flush()
+            records.flush()
             os._exit(status)
 
     def set_up(self) -> None:
@@ -160,7 +158,6 @@ class ServerProcess:
         return [*found, *(listener.socket.fileno() for listener in self.listeners)]
 
     def report(self, line: str) -> None:
-        """Send the supervisor a line."""
         try:
             self.channel.setblocking(True)
             data = line.replace("\n", " ").encode("utf-8", "backslashreplace")
@@ -207,14 +204,7 @@ class ServerProcess:
 
     def check_health(self) -> None:
         """health() says whether the service can do its work; the supervisor answers probes with it."""
-        function = getattr(self.handlers, "health", None)
-        try:
-            healthy = function is None or function() is not False
-            forks.returned()
-        except BaseException as error:  # sys.exit() in it too: it ends no more than this look
-            forks.returned(error)
-            log.exception("health() failed")
-            healthy = False
+        healthy = attempt(getattr(self.handlers, "health", None), "health()") is not False
         self.board.words[scoreboard.HEALTH] = int(healthy)
 
     def on_signal(self) -> None:
@@ -349,7 +339,7 @@ class ServerProcess:
         except BaseException:
             log.critical("a worker failed", exc_info=True)
         finally:
-            flush()
+            records.flush()
             os._exit(status)
 
     def reap(self) -> None:
@@ -371,7 +361,6 @@ class ServerProcess:
         self.resize()
 
     def on_end(self, member: Member, status: int) -> None:
-        """A member has ended."""
         del self.members[member.pid]
         state = self.board.states[member.slot]
         self.board.release(member.slot)
@@ -415,7 +404,6 @@ class ServerProcess:
         self.kill_all(signal.SIGTERM)
 
     def halt(self) -> None:
-        """End the members now."""
         self.drain()
         self.kill_all(signal.SIGKILL)
 
@@ -423,23 +411,5 @@ class ServerProcess:
         """exit(), for at most EXIT_TIMEOUT seconds."""
         self.ends_at = time.monotonic() + EXIT_TIMEOUT
         faulthandler.dump_traceback_later(EXIT_TIMEOUT, exit=True)
-        function = getattr(self.handlers, "exit", None)
-        try:
-            if function is not None:
-                function(self.server)
-                forks.returned()
-        except BaseException as error:
-            log.exception("exit() failed")
-            forks.returned(error)
+        attempt(getattr(self.handlers, "exit", None), "exit()", self.server)
         faulthandler.cancel_dump_traceback_later()
-
-
-def flush() -> None:
-    """What os._exit would lose."""
-    for lines in records.standard_streams:
-        lines.finish()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue

@@ -454,7 +454,6 @@ class Supervisor:
         self.generations.halt(self.generations)
 
     def clean_up(self) -> None:
-        """Leave nothing behind."""
         self.endpoints.close()
         remove(self.generations.listeners)
         if self.pidfile is not None:

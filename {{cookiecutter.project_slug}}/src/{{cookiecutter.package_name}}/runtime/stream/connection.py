@@ -21,7 +21,6 @@ LINGERING_BYTES = 2**20  # that it may send in them
 
 
 def opened(accepted: Accepted, config: Config, worker: Worker) -> Stream:
-    """The stream of a connection."""
     sock, peer = accepted
     stream = Stream(sock, peer, worker)
     with suppress(OSError):  # macOS, of a connection that its client has reset: the first read raises it again

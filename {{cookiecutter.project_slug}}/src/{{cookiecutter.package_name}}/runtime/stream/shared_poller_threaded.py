@@ -80,7 +80,6 @@ class SharedPoller:
         self.wake()  # poll(2) under way does not see what was armed
 
     def close(self) -> None:
-        """Watch none any more."""
         with self.lock:
             for listener in self.listeners.values():
                 self.poller.unregister(listener.socket)

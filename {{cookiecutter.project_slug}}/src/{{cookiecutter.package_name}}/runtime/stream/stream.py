@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from ..ipc import forks
+from ..ipc.waker import wait_for
 from ..system.listeners import peer_of
 
 CHUNK = 65536
@@ -224,14 +225,12 @@ class Stream:
         if self._ended and not self.unread:
             return  # all has been read, to the end of the client's side
         sock, deadline = self.socket, time.monotonic() + seconds
-        poller = select.poll()
-        poller.register(sock, select.POLLIN)
         self.running_since = 0.0
         try:
             sock.shutdown(socket.SHUT_WR)
             sock.setblocking(False)
             wait = seconds if self.unread else 0.0
-            while most > 0 and wait >= 0 and poller.poll(wait * 1000):
+            while most > 0 and wait >= 0 and wait_for(sock.fileno(), select.POLLIN, wait):
                 data = sock.recv(CHUNK)
                 if not data:
                     return

@@ -10,7 +10,7 @@ import time
 import weakref
 from typing import Any
 
-from ..log.records import log, standard_streams
+from ..log.records import flush, log
 
 SLOW = 0.5  # seconds after which the log says what is waited for
 EARLY = 0.2  # seconds by which it ends before the server would kill this process without a word
@@ -62,8 +62,7 @@ def finish(role: str, deadline: float, limit: str, status: int) -> None:
         log.warning("%s: work in the background is cut off: %s", limit, waited_for())
         for child in children():
             child.terminate()
-        for lines in standard_streams:
-            lines.finish()
+        flush()
         os._exit(status)
 
     threading.Thread(target=watch, name="end", daemon=True).start()

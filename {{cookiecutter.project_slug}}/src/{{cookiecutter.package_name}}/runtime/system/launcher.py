@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from ..config.errors import SOFTWARE
 from ..config.text import cleaned
+from ..ipc.waker import wait_for
 
 HELD = 2**18  # bytes
 FINISH_TIMEOUT = 5.0  # seconds for the last lines
@@ -36,7 +37,6 @@ class ReadyPipe:
             self.flush()
 
     def flush(self) -> None:
-        """Write what the launcher takes now."""
         try:
             while self.pending and self.writer >= 0:
                 self.pending = self.pending[os.write(self.writer, self.pending) :]
@@ -65,12 +65,10 @@ def wait_for_verdict(reader: int, timeout: float | None, name: str) -> NoReturn:
     """In the launcher: print messages until the verdict, then exit with it. After `timeout` seconds of silence (None:
     no limit) or at end-of-file without a verdict, exit with 70."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    selector = select.poll()
-    selector.register(reader, select.POLLIN)
     rest = b""
     while True:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not selector.poll(None if left is None else left * 1000):
+        if not wait_for(reader, select.POLLIN, left):
             show(f"{name}: not ready and silent after {timeout:g} s; it may still be starting")
             os._exit(SOFTWARE)
         data = os.read(reader, 65536)
@@ -88,12 +86,10 @@ def wait_for_verdict(reader: int, timeout: float | None, name: str) -> NoReturn:
 def show(line: str) -> None:
     """Write a line on the terminal, however slow that is: a starter may have made it non-blocking."""
     data = line.encode("utf-8", "backslashreplace") + b"\n"
-    poller = select.poll()
-    poller.register(2, select.POLLOUT)
     while data:
         try:
             data = data[os.write(2, data) :]
         except BlockingIOError:
-            poller.poll()
+            wait_for(2, select.POLLOUT, None)
         except OSError:  # the terminal is gone
             return

@@ -149,7 +149,6 @@ class Listener:
 
 
 def remove(listeners: Iterable[Listener]) -> None:
-    """Close all of them; unlink their files."""
     for listener in listeners:
         listener.remove()
 

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 
+from ..config.directories import is_at
 from ..config.errors import NOPERM, UNAVAILABLE, StartError
 
 LONGEST = 128  # bytes of a pidfile
@@ -106,12 +107,3 @@ class Pidfile:
         except PermissionError:
             os.ftruncate(self.descriptor, 0)  # the directory is not ours to change: an empty file is stale
         os.close(self.descriptor)
-
-
-def is_at(path: str, descriptor: int) -> bool:
-    """Whether an open file has this name."""
-    try:
-        there = os.lstat(path)
-    except OSError:
-        return False
-    return os.path.samestat(there, os.fstat(descriptor))
