@@ -25,7 +25,6 @@ TEMPLATE_NOW = 13800
 PROJECTS_NOW = {("prefork", "http"): 12000, ("threaded", "http"): 12500, ("prefork", "line"): 9200}
 LONG = {
     "process/server.py",  # what a server does in its loop, and how it starts and replaces members: two modules
-    "process/supervisor.py",  # the same of generations
 }
 
 # People are no part of a server: what acts has a technical name. The account "nobody" has its own name.

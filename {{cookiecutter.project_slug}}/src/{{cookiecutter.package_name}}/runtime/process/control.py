@@ -8,8 +8,9 @@ from ..ipc import scoreboard
 from ..ipc.crash_throttle import LONGEST_DELAY
 from ..log import records
 from ..log.records import log
+from ..system.listeners import remove
 from .operations import Done, GenerationFacts, Snapshot
-from .states import NEVER, Event
+from .states import NEVER, Event, ServiceState
 from .supervisor import Supervisor
 
 SHOWN = ("busy", "idle", "starting", "leaving")  # states of workers in the summary
@@ -21,6 +22,7 @@ class Control:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.generations = supervisor.generations
+        self.unready_since = 0.0  # monotonic seconds, while a generation serves; 0 = it is ready
 
     def on_signal(self) -> None:
         supervisor = self.supervisor
@@ -28,13 +30,13 @@ class Control:
             if action == "reap":
                 supervisor.reap()
             elif action == "stop":
-                supervisor.end(Event.HALT if supervisor.config.immediate else Event.TERM, "TERM")
+                self.end(Event.HALT if supervisor.config.immediate else Event.TERM, "TERM")
             elif action == "finish":
-                supervisor.end(Event.STOP, "USR2")
+                self.end(Event.STOP, "USR2")
             elif action == "halt":
-                supervisor.end(Event.HALT, "INT or QUIT")
+                self.end(Event.HALT, "INT or QUIT")
             elif action == "reload":
-                supervisor.reload()
+                self.reload()
             elif action == "respawn":
                 self.respawn()
             elif action in ("more", "fewer") and not supervisor.relay.is_terminal():
@@ -51,6 +53,16 @@ class Control:
         if heartbeat.vacant > heartbeat.VACANT:
             return "no worker is ready: worker_init() fails, or they end; the log shows why"
         return "" if serving.board.words[scoreboard.HEALTH] else "health() says no"
+
+    def note_readiness(self, now: float) -> None:
+        reason = "" if self.supervisor.life.is_stopping or self.generations.serving is None else self.unready()
+        if reason and not self.unready_since:
+            log.warning("not ready: %s", reason)
+            self.unready_since = now
+        elif self.unready_since and not reason:
+            if self.generations.serving is not None and not self.supervisor.life.is_stopping:
+                log.info("ready again after %.1f s", now - self.unready_since)
+            self.unready_since = 0.0
 
     def summary(self) -> str:
         serving, trouble = self.generations.serving, self.supervisor.reloads.trouble
@@ -88,8 +100,15 @@ class Control:
             dropped_lines=generations.dropped_lines(), logger_restarts=supervisor.relay.logger_restarts,
         )  # fmt: skip
 
-    def reload(self, done: Done) -> None:
-        self.supervisor.reload(done)
+    def reload(self, done: Done | None = None) -> None:
+        reloads, starting = self.supervisor.reloads, self.generations.starting
+        if not reloads.ask(done) and starting is not None:
+            log.info("reload: generation %d is still starting; another one follows it", starting.number)
+        elif self.supervisor.life.is_stopping:
+            log.warning("reload ignored: the service is stopping")
+            reloads.end_all("the service is stopping")
+        else:
+            self.supervisor.begin_reload()
 
     def reload_outcome(self, done: Done) -> None:
         """A HUP sent before the question counts: its handler has run by the time that the question can be read, so it
@@ -106,7 +125,28 @@ class Control:
             done(True, f"generation {serving.number} serves")
 
     def stop(self, cause: str) -> None:
-        self.supervisor.end(Event.STOP, cause)
+        self.end(Event.STOP, cause)
+
+    def end(self, event: Event, cause: str) -> None:
+        """An order to stop, gracefully or at once."""
+        supervisor, generations, life = self.supervisor, self.generations, self.supervisor.life
+        was_stopping = life.is_stopping
+        if not life.move(event):
+            return
+        at_once = life.state is ServiceState.HALTED
+        if not was_stopping or at_once:
+            log.info("stopping %s (%s)", "at once" if at_once else "gracefully", cause)
+        if not was_stopping:
+            supervisor.notify.send("STOPPING=1", f"STATUS={'stopping at once' if at_once else 'draining'}")
+            supervisor.restart_at = NEVER
+            life.deadline = time.monotonic() + supervisor.config.stop_delay
+            if generations.starting is not None:
+                generations.halt([generations.starting])
+            supervisor.reloads.end_all("the service is stopping")
+        if at_once:
+            life.deadline = NEVER
+            remove(generations.listeners)
+            generations.halt(generations)
 
     def restart(self) -> str:
         supervisor = self.supervisor
@@ -118,7 +158,7 @@ class Control:
             supervisor.load(supervisor.config)
         except (StartError, OSError) as error:
             return f"not restarted: {error}"
-        supervisor.end(Event.RESTART, "ctl restart")
+        self.end(Event.RESTART, "ctl restart")
         return ""
 
     def change_floor(self, change: int) -> tuple[int, int] | None:

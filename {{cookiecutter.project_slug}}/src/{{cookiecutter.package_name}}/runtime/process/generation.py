@@ -14,11 +14,12 @@ from ..config.text import one_line
 from ..ipc import signals
 from ..ipc.scoreboard import Scoreboard
 from ..log import records
+from ..log.records import log
 from ..system.daemonize import read_nothing
-from ..system.listeners import Listener
+from ..system.listeners import Listener, State
 from ..system.privileges import Identity
 from .server import LONGEST_REPORT, ServerProcess
-from .states import GenerationLife, GenerationState
+from .states import Event, GenerationLife, GenerationState
 
 REPORTED = 65536  # bytes of reports in a second, at most; a server has some ten lines to say in its life
 UNFINISHED = 16384  # bytes of a report without an end, of which a server writes LONGEST_REPORT
@@ -93,6 +94,36 @@ class Generation:
         number, _, reason = text.partition(" ")
         status = int(number) if number.isascii() and number.isdecimal() and len(number) < 4 else SOFTWARE
         self.failure = (status if status in STATUSES else SOFTWARE, reason or "its server gave no reason")
+
+    def on_listening(self, scheme: str) -> None:
+        if not self.life.on(Event.LISTEN, time.monotonic()):
+            return  # it is ending already
+        for listener in self.listeners:
+            if listener.change(State.LISTENING) or self.number == 1:
+                log.info("listening on %s", listener.shown(scheme))
+
+    def expire(self, now: float) -> None:
+        """It has had its time: kill it."""
+        if self.life.is_starting:
+            self.failure = (SOFTWARE, self.lateness())
+        elif self.pid and not self.life.has_served:
+            log.info("generation %d was still starting: killed", self.number)
+        elif self.pid:
+            log.error("generation %d does not end: killed", self.number)
+        self.life.on(Event.KILL, now)
+        self.kill()
+
+    def distrust(self, reason: str) -> None:
+        """Kill it, and do not listen to it any more."""
+        log.error("generation %d is killed: %s", self.number, reason)
+        self.distrusted = True
+        with suppress(OSError):
+            self.channel.shutdown(socket.SHUT_RDWR)
+        if not self.life.has_served:
+            self.failure = (SOFTWARE, reason)
+        if self.life.state is not GenerationState.SERVING:
+            self.life.on(Event.KILL, time.monotonic())
+        self.kill()
 
     def lateness(self) -> str:
         """Why it is not ready yet, when --start-timeout has passed."""

@@ -77,10 +77,13 @@ class Generations:
 
     def adopt(self, generation: Generation) -> None:
         """Its listeners are the service's from now on, with its --backlog and its owner of UNIX sockets."""
-        self.listeners = generation.listeners
-        identity = Identity(generation.config.user, generation.config.group)
-        for listener in self.listeners:
-            listener.adjust(generation.config.backlog, identity.uid, identity.gid)
+        self.listeners, config = generation.listeners, generation.config
+        try:
+            identity = Identity(config.user, config.group)
+            for listener in self.listeners:
+                listener.adjust(config.backlog, identity.uid, identity.gid)
+        except StartError as error:
+            records.log.error("%s", error)
 
     def close(self, listeners: list[Listener]) -> None:
         """Those of them that are no longer needed. Members hold them until they have emptied their queues."""

@@ -58,13 +58,17 @@ class Operations(Protocol):
     def unready(self) -> str:
         """Why the service is not ready, "" when it is."""
 
+    def note_readiness(self, now: float) -> None:
+        """Write to the log when readiness goes while a generation serves, and when it is back."""
+
     def snapshot(self) -> Snapshot: ...
 
     def summary(self) -> str:
         """What the service does, in one line."""
 
-    def reload(self, done: Done) -> None:
-        """Begin a reload; `done` is called when it has ended, perhaps before this returns."""
+    def reload(self, done: Done | None = None) -> None:
+        """Begin a reload, now or after the one that is under way. `done` is called when it has ended, perhaps before
+        this returns."""
 
     def reload_outcome(self, done: Done) -> None:
         """Wait for the end of the reload that is under way; without one, tell how the latest one ended."""

@@ -8,10 +8,8 @@ import itertools
 import os
 import selectors
 import signal
-import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from ..config.errors import OK, SOFTWARE, StartError
 from ..config.service import Service
@@ -24,7 +22,7 @@ from ..log.records import log
 from ..system import cgroups
 from ..system.code_watcher import CodeWatcher
 from ..system.launcher import ReadyPipe
-from ..system.listeners import Listener, State, remove
+from ..system.listeners import Listener, remove
 from ..system.pidfile import Pidfile
 from ..system.privileges import Identity
 from ..system.sd_notify import SdNotify
@@ -32,9 +30,9 @@ from .generation import Generation, UntrustedError, start
 from .generations import Generations
 from .handlers_module import NAME_LENGTH
 from .heartbeat import Heartbeat
-from .operations import Done, Operations, OperatorEndpoints
+from .operations import Operations, OperatorEndpoints
 from .recycling import resident
-from .states import NEVER, Event, GenerationState, Reloads, ServiceLife, ServiceState
+from .states import NEVER, Event, GenerationState, Reloads, ServiceLife
 
 TICK = 0.5  # seconds between looks at what no event tells
 REAPED = 256  # children in one turn of the loop
@@ -64,7 +62,6 @@ class Supervisor:
         self.generations = Generations(self.life)
         self.throttle = CrashThrottle(config.fast_time, config.fast_max, config.restart_max)
         self.restart_at = NEVER  # monotonic seconds: after a crash
-        self.unready_since = 0.0  # monotonic seconds, while a generation serves; 0 = it is ready
         self.next_inspection = 0.0  # of the scoreboards, in monotonic seconds
         self.heartbeat = Heartbeat()  # of the server that serves
         self.reloads = Reloads()
@@ -112,19 +109,17 @@ class Supervisor:
         """In a new server: close what is the supervisor's alone."""
         keep = {listener.socket.fileno() for listener in listeners}
         watched = {key.fd for key in self.selector.get_map().values()} - {one.descriptor for one in self.relay.outlets}
-        for fd in watched - keep - {self.wakeup.fileno()}:
+        sockets = [one.channel for one in self.generations] + [one.socket for one in self.generations.listeners]
+        still_open = watched - keep - {self.wakeup.fileno()}
+        for sock in (*self.endpoints.sockets(), *sockets):
+            if sock.fileno() not in keep:
+                still_open.discard(sock.fileno())
+                sock.close()
+        for fd in still_open:
             os.close(fd)
         self.selector.close()
         self.wakeup.close()
         self.generations.close_boards()  # of the others: what a member can write to is its own generation's
-        for sock in (*self.endpoints.sockets(), *(one.channel for one in self.generations)):
-            if sock.fileno() in watched:
-                sock.detach()  # closed above, by its number
-            else:
-                sock.close()  # accepting pauses there, or its server has ended
-        for listener in self.generations.listeners:
-            if listener.socket.fileno() not in keep:
-                listener.socket.close()
         if self.pidfile is not None:
             os.close(self.pidfile.descriptor)
         if self.ready_pipe is not None:
@@ -162,26 +157,15 @@ class Supervisor:
             if self.life.move(Event.DRAIN):
                 self.generations.refuse(self.generations, self.generations.listeners)
         self.heartbeat.check(None if self.life.is_stopping else self.generations.serving)
-        self.note_readiness(now)
+        self.operations.note_readiness(now)
         self.relay.check(now, self.generations.dropped_lines())
         self.endpoints.expire(now)
         if self.ready_pipe is not None:
             self.ready_pipe.flush()
         if self.code is not None and not self.life.is_stopping and (names := self.code.changed()):
             log.info("changed: %s", ", ".join(names))
-            self.reload()
+            self.operations.reload()
         self.notify.beat(now, self.life.is_stopping or self.generations.starting is not None, self.operations.summary)
-
-    def note_readiness(self, now: float) -> None:
-        """While a generation serves, the log has a line when readiness goes, and one when it is back."""
-        reason = "" if self.life.is_stopping or self.generations.serving is None else self.operations.unready()
-        if reason and not self.unready_since:
-            log.warning("not ready: %s", reason)
-            self.unready_since = now
-        elif self.unready_since and not reason:
-            if self.generations.serving is not None and not self.life.is_stopping:
-                log.info("ready again after %.1f s", now - self.unready_since)
-            self.unready_since = 0.0
 
     def on_deadline(self, generation: Generation, now: float) -> None:
         """A generation has had its time in the state that it is in."""
@@ -195,14 +179,7 @@ class Supervisor:
             log.warning("processes that workers of generation %d have started are still there", generation.number)
             self.on_last_end(generation)
         else:
-            if generation.life.is_starting:
-                generation.failure = (SOFTWARE, generation.lateness())
-            elif generation.pid and not generation.life.has_served:
-                log.info("generation %d was still starting: killed", generation.number)
-            elif generation.pid:
-                log.error("generation %d does not end: killed", generation.number)
-            generation.life.on(Event.KILL, now)
-            generation.kill()
+            generation.expire(now)
 
     def reap(self) -> None:
         """Reap every child, known or not: PID 1 inherits orphans."""
@@ -232,24 +209,15 @@ class Supervisor:
             self.distrust(generation, f"its server has reported what cannot be handled: {type(error).__name__}")
 
     def distrust(self, generation: Generation, reason: str) -> None:
-        """A generation has done what none does: it is killed, not listened to any more, and replaced like one whose
-        server has crashed."""
-        log.error("generation %d is killed: %s", generation.number, reason)
-        generation.distrusted = True
+        """A generation has done what none does: it is replaced like one whose server has crashed."""
         if generation.channel in self.selector.get_map():
             self.selector.unregister(generation.channel)
-        with suppress(OSError):
-            generation.channel.shutdown(socket.SHUT_RDWR)
-        if not generation.life.has_served:
-            generation.failure = (SOFTWARE, reason)
-        if generation.life.state is not GenerationState.SERVING:
-            generation.life.on(Event.KILL, time.monotonic())
-        generation.kill()
+        generation.distrust(reason)
 
     def take_reports(self, generation: Generation, turns: int) -> None:
         for word, rest in itertools.chain.from_iterable(generation.reports() for _ in range(turns)):
             if word == "listening":
-                self.on_listening(generation)
+                generation.on_listening(self.service.protocol.NAME)
             elif word == "ready":
                 self.on_ready(generation)
             elif word == "term":
@@ -262,13 +230,6 @@ class Supervisor:
                     self.relay.rename(generation.name)
             elif word == "closed" and generation.channel in self.selector.get_map():
                 self.selector.unregister(generation.channel)
-
-    def on_listening(self, generation: Generation) -> None:
-        if not generation.life.on(Event.LISTEN, time.monotonic()):
-            return  # it is ending already
-        for listener in generation.listeners:
-            if listener.change(State.LISTENING) or generation.number == 1:
-                log.info("listening on %s", listener.shown(self.service.protocol.NAME))
 
     def on_ready(self, generation: Generation) -> None:
         """The first worker of a generation can work: this event is readiness, for all that ask for it."""
@@ -298,10 +259,7 @@ class Supervisor:
     def adopt(self, generation: Generation) -> None:
         """Its settings are the service's from now on."""
         config = self.config = generation.config
-        try:
-            self.generations.adopt(generation)
-        except StartError as error:
-            log.error("%s", error)
+        self.generations.adopt(generation)
         self.throttle.adopt(config.fast_time, config.fast_max, config.restart_max)
         self.relay.rename(generation.name)
         records.set_level(config)
@@ -348,7 +306,7 @@ class Supervisor:
         if serving is None:
             self.schedule_restart(generation, reason)
         else:
-            self.report_failed_reload(f"reload failed: {reason}", serving)
+            self.report_failed_reload(f"reload failed: {reason}")
         if self.reloads.end(False, reason) and not self.life.is_stopping:
             self.begin_reload()
 
@@ -387,18 +345,8 @@ class Supervisor:
 
     # ---- reload --------------------------------------------------------------------------------------------------
 
-    def reload(self, done: Done | None = None) -> None:
-        """Start the next generation; the current one serves until that is ready."""
-        starting = self.generations.starting
-        if not self.reloads.ask(done) and starting is not None:
-            log.info("reload: generation %d is still starting; another one follows it", starting.number)
-        elif self.life.is_stopping:
-            log.warning("reload ignored: the service is stopping")
-            self.reloads.end_all("the service is stopping")
-        else:
-            self.begin_reload()
-
     def begin_reload(self) -> None:
+        """Start the next generation; the current one serves until that is ready."""
         self.notify.reloading()
         made: list[Listener] = []
         try:
@@ -409,37 +357,18 @@ class Supervisor:
             self.start_generation(config, listeners)
         except (StartError, OSError) as error:
             remove(made)
-            self.report_failed_reload(f"reload refused: {error}", self.generations.serving)
+            self.report_failed_reload(f"reload refused: {error}")
             self.reloads.end(False, str(error))
             return
         self.restart_at = NEVER
 
-    def report_failed_reload(self, text: str, serving: Generation | None) -> None:
+    def report_failed_reload(self, text: str) -> None:
+        serving = self.generations.serving
         rest = f"generation {serving.number} serves on" if serving else "the server has crashed, and starts again soon"
         log.error("%s", self.reloads.failed(f"{text}; {rest}"))
         self.notify.send("READY=1", f"STATUS={self.reloads.trouble}")  # else systemd waits for the reload's end
 
     # ---- stop ----------------------------------------------------------------------------------------------------
-
-    def end(self, event: Event, cause: str) -> None:
-        """An order to stop, gracefully or at once. The log names the cause."""
-        was_stopping = self.life.is_stopping
-        if not self.life.move(event):
-            return
-        at_once = self.life.state is ServiceState.HALTED
-        if not was_stopping or at_once:
-            log.info("stopping %s (%s)", "at once" if at_once else "gracefully", cause)
-        if not was_stopping:
-            self.notify.send("STOPPING=1", f"STATUS={'stopping at once' if at_once else 'draining'}")
-            self.restart_at = NEVER
-            self.life.deadline = time.monotonic() + self.config.stop_delay
-            if self.generations.starting is not None:
-                self.generations.halt([self.generations.starting])
-            self.reloads.end_all("the service is stopping")
-        if at_once:
-            self.life.deadline = NEVER
-            remove(self.generations.listeners)
-            self.generations.halt(self.generations)
 
     def fail(self, status: int, reason: str) -> None:
         """The service cannot work: say why in one line, stop what is left, and exit with `status`."""
