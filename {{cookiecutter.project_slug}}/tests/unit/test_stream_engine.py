@@ -238,7 +238,7 @@ def test_max_requests(make: Make) -> None:
     member = make("--max-requests", "3")
     for served in range(3):
         assert member.engine.life is SERVING
-        assert member.board.requests(0) == served
+        assert sum(member.board.latency()) == served
         member.serve()
     assert member.engine.life is DRAINING
     assert member.board.words[member.engine.base + RETIRING] == 1
@@ -283,7 +283,7 @@ def test_counts(make: Make) -> None:
     member.serve(fail)
     words, base = member.board.words, member.engine.base
     assert member.board.connections[0] == 0
-    assert (member.board.requests(0), words[base + scoreboard.ERRORS], words[base + scoreboard.ACCEPTED]) == (2, 1, 2)
+    assert (sum(member.board.latency()), words[base + scoreboard.ERRORS], words[base + scoreboard.ACCEPTED]) == (2, 1, 2)
 
 
 def test_stacks_are_logged_once_when_asked(make: Make, caplog: pytest.LogCaptureFixture) -> None:

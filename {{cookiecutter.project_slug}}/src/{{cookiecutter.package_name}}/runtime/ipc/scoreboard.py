@@ -159,21 +159,16 @@ class Scoreboard:
         self.words[base + LATENCY + min(took.bit_length(), BUCKETS - 1)] += 1
         self.words[base + MICROSECONDS] += took
 
-    def requests(self, index: int) -> int:
-        """Requests of one slot, those of its past owners included."""
-        start = self.base(index) + LATENCY
-        return sum(self.words[start : start + BUCKETS])
-
     def slots(self) -> Iterator[Slot]:
-        """All slots that have a worker."""
+        """All slots that have a worker; the requests of its past owners are included."""
         for index in range(self.size):
             base = self.base(index)
-            word = self.words[base : base + LATENCY].tolist()
+            word = self.words[base : base + LATENCY + BUCKETS].tolist()
             if word[STATE] != FREE:
                 pid = word[PID] if word[PID] < PID_LIMIT else 0
                 threads = min(word[THREADS], THREADS_LIMIT)
                 yield Slot(
-                    index, pid, min(word[STATE], LEAVING), word[CONNECTIONS], self.requests(index), word[ERRORS],
+                    index, pid, min(word[STATE], LEAVING), word[CONNECTIONS], sum(word[LATENCY:]), word[ERRORS],
                     word[ACCEPTED], word[HANDED_OVER], word[BUSY_SINCE], word[RECEIVED], word[SENT], threads,
                     min(word[THREADS_BUSY], threads), word[WAITING],
                 )  # fmt: skip

@@ -39,10 +39,6 @@ class Waker:
         except BlockingIOError:
             return b""
 
-    def close_reader(self) -> None:
-        """In a forked process that only wakes."""
-        os.close(self.reader)
-
     def close(self) -> None:
         os.close(self.reader)
         os.close(self.writer)

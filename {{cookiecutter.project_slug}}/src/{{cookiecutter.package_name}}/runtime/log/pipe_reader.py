@@ -157,12 +157,9 @@ class PipeReader:
         if len(messages) > MESSAGES:
             channel.dropped(len(messages) - MESSAGES)
             del messages[MESSAGES:]
-        if len({*self.outlets}) == 2:
-            self.write_out(self.outlets[0], [one for one in messages if one[0] in (OUT, ACCESS)])
-            self.write_out(self.outlets[1], [one for one in messages if one[0] not in (OUT, ACCESS)])
-        elif self.outlets:
-            self.write_out(self.outlets[0], messages)
-        else:
+        for outlet in {*self.outlets}:
+            self.write_out(outlet, [one for one in messages if self.outlets[one[0] not in (OUT, ACCESS)] is outlet])
+        if not self.outlets:
             for stream, level, _, lines in messages:
                 self.write(stream, level, lines)
         return len(data)

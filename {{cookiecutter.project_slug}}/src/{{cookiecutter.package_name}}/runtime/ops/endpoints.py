@@ -90,8 +90,6 @@ class Endpoints:
         for server in self.servers:
             server.close()
 
-    # ---- questions ---------------------------------------------------------------------------------------------
-
     def once(self, name: str, make: Callable[[], Answer]) -> Answer:
         if name not in self.made:
             self.made[name] = make()
@@ -106,8 +104,6 @@ class Endpoints:
     def readyz(self, query: str, reply: Reply) -> None:
         reason = self.operations.unready()
         reply(Answer(503, f"not ready: {reason}\n") if reason else Answer(200, "ready\n"))
-
-    # ---- orders ------------------------------------------------------------------------------------------------
 
     def stop(self, query: str, reply: Reply) -> None:
         self.operations.stop("ctl")

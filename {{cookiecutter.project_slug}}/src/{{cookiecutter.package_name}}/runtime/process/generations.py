@@ -57,8 +57,6 @@ class Generations:
     def starting(self) -> Generation | None:
         return next((one for one in reversed(self.alive) if one.life.is_starting), None)
 
-    # ---- listeners, and the end of generations ------------------------------------------------------------------
-
     def bind(self, config: Config) -> list[Listener]:
         """The listeners of a configuration; those that exist already are kept."""
         identity = Identity(config.user, config.group)
@@ -118,8 +116,6 @@ class Generations:
         for one in older:
             if one not in affected and one.life.state is not GenerationState.REFUSING:
                 self.drain(one, "yield")
-
-    # ---- facts ------------------------------------------------------------------------------------------------------
 
     @property
     def deadline(self) -> float:

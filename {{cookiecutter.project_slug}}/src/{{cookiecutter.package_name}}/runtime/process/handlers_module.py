@@ -57,7 +57,8 @@ class Server:
         self.config = config.file  # the file, parsed: your tables are in here
         self.root_dir = os.getcwd()
         self.interface = config.interface
-        self.port = next((p for p in (port_of(one) for one in listeners) if p), 0)
+        addresses = [one.socket.getsockname() for one in listeners]
+        self.port = next((int(one[1]) for one in addresses if isinstance(one, tuple)), 0)
         self.user = identity.name or str(identity.uid)
         self.group = str(identity.gid)
         self.name = config.name
@@ -112,11 +113,6 @@ class Server:
             raise ValueError(f"set_name needs 1 to {NAME_LENGTH} bytes without control characters, not {name[:99]!r}")
         self.name = name
         self._report(f"name {name}")
-
-
-def port_of(listener: Listener) -> int:
-    where = listener.socket.getsockname()
-    return int(where[1]) if isinstance(where, tuple) else 0
 
 
 def load_handlers(service: Service) -> ModuleType:

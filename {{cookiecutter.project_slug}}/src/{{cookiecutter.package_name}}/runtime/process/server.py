@@ -237,7 +237,8 @@ class ServerProcess:
             if command in ("drain", "yield"):
                 self.drain(Phase.DRAINING if command == "drain" else Phase.REPLACED)
             elif command == "halt":
-                self.halt()
+                self.drain()
+                self.kill_all(signal.SIGKILL)
             elif command == "stacks":
                 self.log_stacks()
             elif command.startswith("floor"):
@@ -328,7 +329,7 @@ class ServerProcess:
             self.channel.close()
             self.wakeup.close()
             os.close(self.parent_writer)
-            self.waker.close_reader()
+            os.close(self.waker.reader)  # it only wakes
             status = self.service.pool.run(context, slot)
             context.drains()  # if it leaves by itself
             if self.board.states[slot] != scoreboard.STARTING:
@@ -402,10 +403,6 @@ class ServerProcess:
         for listener in self.listeners:
             listener.socket.close()
         self.kill_all(signal.SIGTERM)
-
-    def halt(self) -> None:
-        self.drain()
-        self.kill_all(signal.SIGKILL)
 
     def leave(self) -> None:
         """exit(), for at most EXIT_TIMEOUT seconds."""

@@ -44,8 +44,6 @@ class Runner:
         self.engine.show(IDLE)
         self.engine.context.wake_server()
 
-    # ---- the threads -----------------------------------------------------------------------------------------------
-
     def accept(self, listener: Listener) -> Job | None:
         """In an idle thread, with the engine's lock: accept the connection for which it was woken."""
         accepted = self.engine.queue.accept(listener)
@@ -62,8 +60,6 @@ class Runner:
 
     def serve(self, accepted: Accepted, thread: PoolThread) -> None:
         self.engine.serve(accepted, thread.worker)
-
-    # ---- the monitor -----------------------------------------------------------------------------------------------
 
     def attend(self, now: float) -> float:
         if now >= self.next_tick:
