@@ -76,22 +76,12 @@ def shortened(text: str) -> str:
     return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
 
 
-workers: dict[int, Any] = {}  # by identifier of the thread: whose log lines name the request that it handles
-
-
-def register(worker: Any) -> None:
-    """From now on the log lines of this thread show `worker._request.trace`, where that is not None."""
-    workers[threading.get_ident()] = worker
-
-
-def unregister() -> None:
-    """This thread ends: its identifier may become another thread's."""
-    workers.pop(threading.get_ident(), None)
+this_thread = threading.local()  # its `worker`, if it is one: log lines name the request that it handles
 
 
 def current_trace() -> Any:
     """The ids of the request that this thread handles; None without."""
-    worker = workers.get(threading.get_ident())
+    worker = getattr(this_thread, "worker", None)
     request = worker._request if worker is not None else None
     return request.trace if request is not None else None
 
@@ -150,9 +140,16 @@ class Channel:
             self.dropped(lines_in(stream, data))
 
     def to_descriptor(self, stream: int, level: int, data: bytes) -> bool:
-        """Without the pipe. False when the descriptor does not take all of it."""
+        """Without the pipe. False when the reader is too slow or has ended."""
         descriptor = self.output if stream in (OUT, ACCESS) else self.errors
-        return descriptor >= 0 and write_available(descriptor, data)
+        try:
+            while data:
+                if descriptor < 0 or not wait_for(descriptor, select.POLLOUT, 0):
+                    return False
+                data = data[os.write(descriptor, data[:PIECE]) :]
+        except OSError:  # a log is no reason to fail
+            return False
+        return True
 
     def write_frames(self, stream: int, level: int, data: bytes) -> bool:
         """Through the pipe; when it is full, drop and count. False when it has no reader any more."""
@@ -302,18 +299,6 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-
-
-def write_available(descriptor: int, data: bytes) -> bool:
-    """Write without blocking. False when the reader is too slow or has ended."""
-    try:
-        while data:
-            if not wait_for(descriptor, select.POLLOUT, 0):
-                return False
-            data = data[os.write(descriptor, data[:PIECE]) :]
-    except OSError:  # a log is no reason to fail
-        return False
-    return True
 
 
 def setup(role: str, config: Config) -> None:

@@ -32,7 +32,7 @@ def set_up(context: Context, slot: int, role: str) -> signals.SignalPipe:
 
 def enter(handlers: ModuleType, worker: Worker) -> bool:
     """Run worker_init() in the thread of this worker. False, with a line in the log, when it fails."""
-    records.register(worker)
+    records.this_thread.worker = worker
     function = getattr(handlers, "worker_init", None)
     try:
         if function is not None:
@@ -44,11 +44,9 @@ def enter(handlers: ModuleType, worker: Worker) -> bool:
     except BaseException as error:
         log.exception("worker_init() failed")
         forks.returned(error)
-    records.unregister()
     return False
 
 
 def leave(handlers: ModuleType, worker: Worker) -> None:
     """Run worker_exit(). A failure is a line in the log, and no more: the worker ends in any case."""
     attempt(getattr(handlers, "worker_exit", None), "worker_exit()", worker)
-    records.unregister()
