@@ -39,7 +39,6 @@ def escaped(text: str) -> str:
 
 
 def value(found: re.Match[bytes]) -> str:
-    """Of a field that was found."""
     return found[1].rstrip(b"\t ").decode("latin-1")
 
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Protocol
 
 from ..http1.chunked import LAST_CHUNK, Chunked, chunk
 from ..http1.parser import CHUNKED, Head, Limits, ProtocolError
+from ..ipc.waker import wait_for
 from ..log.records import log
 from ..pool.worker import Worker, WorkerFailed
 from ..web.files import Slice
@@ -292,18 +293,6 @@ def prepared(result: Any, worker: Worker, context: Context, head: Head) -> Respo
                 worker._bodies_begun -= 1
             raise
     return made
-
-
-def is_readable(fd: int) -> bool:
-    """Whether bytes, or the client's end, have arrived that are not read yet."""
-    return wait_for(fd, select.POLLIN, 0)
-
-
-def wait_for(fd: int, mask: int, timeout: float) -> bool:
-    """Wait for one descriptor; select.poll has no limit on its number, select.select has."""
-    poller = select.poll()
-    poller.register(fd, mask)
-    return bool(poller.poll(max(0.0, timeout) * 1000))
 
 
 def unsent(fd: int) -> int:

@@ -8,10 +8,11 @@ from ..http1.chunked import Chunked
 from ..http1.parser import CHUNKED, Head, ProtocolError, parse_head
 from ..http1.states import ABANDONED, BODY, CLOSED, HANDLING, HEAD, LINGER, SENDING
 from ..ipc.scoreboard import Phase
+from ..ipc.waker import wait_for
 from ..loop.interfaces import FOREVER, PARCEL_MOST
 from ..loop.selector import READ, WRITE
 from ..web.response import HTTPError, error_page
-from .bodies import RATE, RECEIVE, Body, Stream, is_readable, unsent
+from .bodies import RATE, RECEIVE, Body, Stream, unsent
 from .response_head import CLOSE, head_of
 from .response_writer import LINGERING, TURN, ResponseWriter
 
@@ -44,7 +45,6 @@ class Connection(ResponseWriter):
         return WRITE if self.state == SENDING else READ
 
     def ready(self, mask: int) -> None:
-        """An event on the descriptor."""
         state = self.state
         if state <= BODY:
             try:
@@ -236,10 +236,9 @@ class Connection(ResponseWriter):
             self.deadline = min(self.loop.now + LINGERING, self.left)
 
     def expire(self) -> None:
-        """The deadline has passed."""
         if self.state == HANDLING or (self.loop.is_stood_in and self.runs_user_code):
             return
-        if self.state <= BODY and (not self.mask or is_readable(self.fd)):
+        if self.state <= BODY and (not self.mask or wait_for(self.fd, READ, 0)):
             # What has arrived waits for this worker. The client has its time once that is read.
             self.deadline = self.loop.now + min(UNREAD, self.server.header_timeout)
             return

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ..http1.parser import Head
 from ..http1.states import ABANDONED, CLOSED, HANDLING, SENDING
@@ -32,6 +32,7 @@ from .connection import Connection
 from .server_state import ServerState
 
 new = object.__new__
+T = TypeVar("T")
 GRACE = 0.5  # seconds that idle connections live on in a drain: a request may be on its way
 INLINE = 0.0005  # seconds: a handler that takes longer on average is offered to the runner
 
@@ -163,23 +164,32 @@ class Engine:
         """The next piece of a streamed response; None when it comes later."""
         if self.runner.take_piece(connection):
             return None
-        leader = self.leadership.leader
-        assert leader is not None
         connection.state = HANDLING
-        leader.serving = connection, None, NO_ROUTE
-        leader.started = time.monotonic()
-        piece = connection.make_piece(leader.worker)
-        leader.started = 0.0
-        if leader.state and not self.leadership.regain(leader):
-            self.runner.give_back(connection, partial(self.send_piece, connection, piece))
-            raise Demoted
+        back: Callable[[bytes], None] = partial(self.send_piece, connection)
+        leader, piece = self.run_in_leader(connection, connection.make_piece, back)
         connection.state = SENDING
         if leader.worker.failure:
             if self.measure is not None:  # another leader goes on with it
                 self.loop.unwatch(connection)
-                self.runner.give_back(connection, partial(self.send_piece, connection, piece))
+                self.runner.give_back(connection, partial(back, piece))
             self.runner.failed(leader)
         return piece
+
+    def run_in_leader(
+        self, connection: Connection | None, action: Callable[[Worker], T], go_on: Callable[[T], None]
+    ) -> tuple[Leader, T]:
+        """Run user code that is no handler (`serve` has this code in line). Returns the leader, and what `action` has;
+        raises Demoted when another thread leads by now, which is to `go_on` with that."""
+        leader = self.leadership.leader
+        assert leader is not None
+        leader.serving = connection, None, NO_ROUTE
+        leader.started = time.monotonic()
+        result = action(leader.worker)
+        leader.started = 0.0
+        if leader.state and not self.leadership.regain(leader):
+            self.runner.give_back(connection, partial(go_on, result))
+            raise Demoted
+        return leader, result
 
     def dispose(self, body: UserBody) -> None:
         """A response needs its body no more. Closing that runs user code: in the leader's next turn, or elsewhere."""
@@ -189,15 +199,7 @@ class Engine:
         """In the leader."""
         if self.runner.take_closing(body):
             return
-        leader = self.leadership.leader
-        assert leader is not None
-        leader.serving = None, None, NO_ROUTE
-        leader.started = time.monotonic()
-        body.close()
-        leader.started = 0.0
-        if leader.state and not self.leadership.regain(leader):
-            self.runner.give_back(None, lambda: None)
-            raise Demoted
+        leader, _ = self.run_in_leader(None, lambda _: body.close(), lambda _: None)
         if leader.worker.failure:
             self.runner.failed(leader)
 

@@ -190,7 +190,6 @@ class ResponseWriter:
             self.transmitted(data, sent)
 
     def not_sent(self, data: bytes, error: OSError) -> None:
-        """Not even the first byte."""
         if isinstance(error, BlockingIOError):
             self.transmitted(data, 0)
         else:

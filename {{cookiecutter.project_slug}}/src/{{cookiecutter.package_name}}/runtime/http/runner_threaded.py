@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from ..config.errors import SOFTWARE
+from ..config.errors import SOFTWARE, TIMED_OUT
 from ..http1.parser import Head
 from ..http1.states import HANDLING
 from ..ipc import forks, scoreboard
@@ -23,7 +23,7 @@ from ..ipc.waker import Waker
 from ..log.records import log, log_stacks
 from ..loop.event_loop import Wakeup
 from ..loop.leadership import Demoted, Leader
-from ..loop.stall_monitor import TIMED_OUT, StallMonitor
+from ..loop.stall_monitor import StallMonitor
 from ..pool.thread_pool import PoolThread, ThreadPool
 from ..web.response import Response
 from ..web.routes import Route
@@ -198,7 +198,8 @@ class Runner:
         if connection is not None:
             self.taken.pop(connection.fd, None)
             self.show_room()
-        self.have_led(connection, action)
+        self.returned.append((connection, action))
+        self.waker.wake()
 
     def take_room(self, connection: Connection | None) -> None:
         """This connection's user code runs in another thread, or will."""
@@ -212,11 +213,6 @@ class Runner:
         if is_full != self.loop.is_full:
             self.loop.is_full = is_full
             self.loop.publish()
-
-    def have_led(self, connection: Connection | None, action: Callable[[], None]) -> None:
-        """Have the leader do this."""
-        self.returned.append((connection, action))
-        self.waker.wake()
 
 
 def measure(route: Route, took: float) -> None:
@@ -270,7 +266,7 @@ class Monitor(StallMonitor):
         log.error("%d requests run for more than %g s (--request-timeout): this host is replaced",
                   len(late), self.config.request_timeout)  # fmt: skip
         log_stacks()
-        self.runner.have_led(None, lambda: self.leave(late))
+        self.runner.give_back(None, lambda: self.leave(late))
 
     def leave(self, late: set[Job]) -> None:
         """In the leader: answer for handlers that still run, and drain; only hung requests are not waited for."""

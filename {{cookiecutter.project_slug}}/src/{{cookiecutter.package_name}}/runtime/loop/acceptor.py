@@ -80,9 +80,8 @@ class Acceptor(Source):
         connection = loop.engine.connect(sock, peer_of(peer))
         loop.admit(connection)
         if serve:
-            loop.guarded(
-                connection, connection.ready, READ
-            )  # a request is often there already; if not, it costs a microsecond
+            # A request is often there already; if not, it costs a microsecond.
+            loop.guarded(connection, connection.ready, READ)
         if not connection.mask and connection.is_parked:
             loop.watch(connection, READ)
         return True

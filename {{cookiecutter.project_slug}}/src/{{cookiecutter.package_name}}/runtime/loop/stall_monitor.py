@@ -21,7 +21,6 @@ from .event_loop import EventLoop
 LOOK = 0.010  # seconds between looks; a handler that takes longer is slow
 CALM = 100  # looks without a request before it falls asleep
 SATURATED = 8  # of the last 10 looks met a running handler: the worker counts as busy
-TIMED_OUT = 75  # exit status of a process whose handler exceeded --request-timeout (EX_TEMPFAIL)
 
 
 class StallMonitor:

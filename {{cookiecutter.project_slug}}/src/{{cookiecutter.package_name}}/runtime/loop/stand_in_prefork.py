@@ -8,13 +8,14 @@ import select
 import sys
 import time
 
+from ..config.errors import TIMED_OUT
 from ..ipc import scoreboard
 from ..ipc.scoreboard import BUSY_SINCE
 from ..log.records import log, log_stacks
 from ..process.member import Context
 from .event_loop import EventLoop
 from .interfaces import Pollable
-from .stall_monitor import TIMED_OUT, StallMonitor
+from .stall_monitor import StallMonitor
 
 NO_SIBLING = 0.005  # seconds to wait when no sibling is idle
 SAVING = 0.25  # seconds for siblings to take the connections of a worker that has to end
@@ -30,11 +31,10 @@ class StandIn(StallMonitor):
     def __init__(self, loop: EventLoop, context: Context) -> None:
         super().__init__(loop, context)
         self.all_events = select.poll()  # what the monitor polls, and the loop's own events
-        self.all_events.register(context.parent, select.POLLIN)
-        self.all_events.register(self.waker.fileno(), select.POLLIN)
-        self.can_poll = loop.selector.fileno() >= 0
-        if self.can_poll:
-            self.all_events.register(loop.selector.fileno(), select.POLLIN)
+        own = loop.selector.fileno()
+        self.can_poll = own >= 0
+        for fd in (context.parent, self.waker.fileno(), *([own] if self.can_poll else [])):
+            self.all_events.register(fd, select.POLLIN)
         self.muted: list[Pollable] = []  # unwatched, because they need the leader
         self.leadership.on_return = self.put_back
 
@@ -92,9 +92,8 @@ class StandIn(StallMonitor):
                 loop.unwatch(item)
                 self.muted.append(item)
             else:
-                loop.guarded(
-                    item, item.ready, mask
-                )  # a signal to drain closes the listeners now, and not when the handler returns
+                # A signal to drain closes the listeners now, and not when the handler returns.
+                loop.guarded(item, item.ready, mask)
         for item in [*waiting, *loop.postponed]:
             if item.is_parked and free and loop.hand_over(item):
                 free -= 1
