@@ -65,7 +65,7 @@ class Server:
         self.version = service.version
         self.periodic: list[Periodic] = []
         self.stack_size = STACK
-        self.in_init = False
+        self.in_init = True
         self.metrics = Registry(board)
 
     def counter(self, name: str, text: str) -> Counter:

@@ -41,6 +41,22 @@ class Member:
         except ProcessLookupError:
             self.leaving = True  # user code has waited for it: its exit status is lost
 
+    def wait(self) -> int | None:
+        """Its wait status if it has ended. Notes what has stopped and continued it meanwhile."""
+        while True:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+            except ChildProcessError:  # user code waited for everything
+                return 0
+            if not pid:
+                return None
+            if os.WIFSTOPPED(status):
+                self.on_stop(os.WSTOPSIG(status))
+            elif os.WIFCONTINUED(status):
+                self.on_continue()
+            else:
+                return status
+
     def on_stop(self, number: int) -> None:
         """SIGSTOP or a debugger: its siblings must not wait for it."""
         log.warning("worker %d was stopped by %s", self.pid, signal.Signals(number).name)

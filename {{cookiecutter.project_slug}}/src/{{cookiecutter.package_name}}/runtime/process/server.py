@@ -121,15 +121,12 @@ class ServerProcess:
     def run_init(self) -> None:
         self.handlers = load_handlers(self.service)
         self.server = Server(self.service, self.config, self.listeners, self.identity, self.board, self.report)
-        self.server.in_init = True
         call(self.handlers, "init", self.server)
         self.server.in_init = False
-        left = [t.name for t in threading.enumerate() if t is not threading.main_thread()]
+        left = ", ".join(one.name for one in threading.enumerate() if one is not threading.main_thread())
         if left:
-            raise StartError(
-                f"init() left threads running ({', '.join(left)}), which no worker would have after the fork;"
-                " start them in worker_init()"
-            )
+            what = f"init() left threads running ({left}), which no worker would have after the fork"
+            raise StartError(f"{what}; start them in worker_init()")
 
     def listen(self) -> None:
         for listener in self.listeners:
@@ -346,19 +343,9 @@ class ServerProcess:
     def reap(self) -> None:
         """Collect our own children, and no others: user code may have started some."""
         for member in list(self.members.values()):
-            while member.pid in self.members:
-                try:
-                    pid, status = os.waitpid(member.pid, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
-                except ChildProcessError:  # user code waited for everything
-                    pid, status = member.pid, 0
-                if not pid:
-                    break
-                if os.WIFSTOPPED(status):
-                    member.on_stop(os.WSTOPSIG(status))
-                elif os.WIFCONTINUED(status):
-                    member.on_continue()
-                else:
-                    self.on_end(member, status)
+            status = member.wait()
+            if status is not None:
+                self.on_end(member, status)
         self.resize()
 
     def on_end(self, member: Member, status: int) -> None:
