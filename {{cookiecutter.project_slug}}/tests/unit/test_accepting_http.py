@@ -18,7 +18,7 @@ from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import (
 from {{ cookiecutter.package_name }}.runtime.loop.acceptor import BURST, RECOVERED, SHORTAGE, TURN, Intake
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode, Source
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
-from {{ cookiecutter.package_name }}.runtime.system.listeners import bind
+from {{ cookiecutter.package_name }}.runtime.system.binding import bind
 
 
 class Client(Source):
@@ -74,7 +74,7 @@ class Turns:
     """An acceptor, clients before it, and how many of them each turn takes."""
 
     def __init__(self, clients: int, stack: ExitStack) -> None:
-        listener = bind("127.0.0.1:0")
+        (listener,) = bind("127.0.0.1:0")
         stack.callback(listener.remove)
         listener.listen(1024)
         for _ in range(clients):

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from {{ cookiecutter.package_name }}.runtime.config.errors import UNAVAILABLE, StartError
-from {{ cookiecutter.package_name }}.runtime.system.listeners import TRANSITIONS, Listener, State, bind
+from {{ cookiecutter.package_name }}.runtime.system.binding import bind
+from {{ cookiecutter.package_name }}.runtime.system.listeners import TRANSITIONS, Listener, State
 
 
 @pytest.fixture
 def listener(tmp_path: Path) -> Listener:
-    return bind(f"unix:{tmp_path / 'socket'}")
+    (bound,) = bind(f"unix:{tmp_path / 'socket'}")
+    return bound
 
 
 @pytest.mark.parametrize(("before", "after"), list(itertools.product(State, State)))

@@ -36,7 +36,7 @@ from {{ cookiecutter.package_name }}.runtime.stream.engine import (
     Life,
 )
 from {{ cookiecutter.package_name }}.runtime.stream.stream import Stream
-from {{ cookiecutter.package_name }}.runtime.system.listeners import bind
+from {{ cookiecutter.package_name }}.runtime.system.binding import bind
 
 SERVICE = Service("test", "test", "0", pool="{{ cookiecutter.pool }}", protocol="{{ cookiecutter.protocol }}")
 
@@ -85,7 +85,7 @@ class Member:
     """An engine with one listener, and what lies around it."""
 
     def __init__(self, *flags: str) -> None:
-        self.listener = bind("127.0.0.1:0")
+        (self.listener,) = bind("127.0.0.1:0")
         self.listener.listen(8)
         self.address = self.listener.socket.getsockname()
         self.parent, self.server = os.pipe()

@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from . import PYTHON, __version__
 from .config.errors import OK, SOFTWARE, StartError
-from .config.options import SUBCOMMANDS
+from .config.options import SUBCOMMANDS, start_directory
 from .config.service import Service
 from .config.settings import Config, changed, load, refuse_windows
 from .ipc import signals
@@ -93,21 +94,16 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     inherited = socket_activation.activated(os.environ)
     socket_activation.use(config, inherited)
     raise_limit()
+    follow_links()
     close_inherited([int(one[3:]) for one in (*config.bind, config.admin) if one.startswith("fd:")])
     if config.log_file:
         file_writer.check(config)
     ready = None if config.foreground else detach(config.start_timeout, config.name)
     relay = PipeReader(config, ready.say if ready is not None else None)
     relay.begin()
-    directory = os.getcwd()  # relative paths mean the same at each reload
 
     def load_again(current: Config) -> Config:
-        os.chdir(directory)
-        try:
-            new = load(service, arguments, os.environ)
-        finally:
-            if not current.foreground:
-                os.chdir("/")
+        new = load(service, arguments, os.environ)
         socket_activation.use(new, inherited)
         keep_start_scope(current, new)
         return new
@@ -133,9 +129,28 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
             ready.verdict(status)
             ready.finish()
     if supervisor.life.begins_again:  # this process becomes a new supervisor, by the same command
-        os.chdir(directory)
-        os.execve(sys.executable, sys.orig_argv, os.environ)
+        start_again(config.name)
     return status
+
+
+def follow_links() -> None:
+    """Code that Python has found below the working directory is reloaded by the name that the shell has for that."""
+    try:
+        real, named = os.getcwd(), start_directory()
+    except OSError:
+        return
+    for paths in (sys.path, *(getattr(module, "__path__", None) for module in list(sys.modules.values()))):
+        if isinstance(paths, list) and named != real:
+            paths[:] = [named + one[len(real) :] if f"{one}/".startswith(f"{real}/") else one for one in paths]
+
+
+def start_again(name: str) -> NoReturn:
+    """Execute the same command anew, where it was given. What `ctl restart` has seen to be there may be gone by now."""
+    try:
+        os.chdir(start_directory() or "/")
+        os.execve(sys.executable, sys.orig_argv, os.environ)
+    except OSError as error:
+        raise StartError(f"cannot start again: {error.filename}: {error.strerror}") from None
 
 
 def keep_start_scope(old: Config, new: Config) -> None:

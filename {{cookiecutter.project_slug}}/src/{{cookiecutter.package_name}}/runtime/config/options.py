@@ -1,5 +1,6 @@
 """The options: one table and the parsers of its values. Flags, environment, file, help and manual follow from it."""
 
+import functools
 import os
 import socket
 from collections.abc import Callable
@@ -81,12 +82,29 @@ def name(value: str) -> str:
     return text(value)
 
 
+@functools.cache
+def start_directory() -> str:
+    """The directory that the command was started in, by the name that the shell has for it ($PWD, POSIX): a deployment
+    that exchanges a link on the way is followed by the next reload. "" when it is gone. Relative paths begin here."""
+    named = os.environ.get("PWD", "")
+    try:
+        if named.startswith("/") and os.path.samefile(named, "."):
+            return named
+    except OSError:
+        pass  # the name is of another directory, or of none
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
 def path(value: str) -> str:
     """A path, made absolute now: the service changes its directory later."""
-    try:
-        return os.path.abspath(text(value))
-    except FileNotFoundError:
-        raise ValueError("needs an absolute path, as the working directory is gone") from None
+    start = start_directory()
+    if not start and not text(value).startswith("/"):
+        raise ValueError("needs an absolute path, as the working directory is gone")
+    joined = os.path.join(start, text(value))
+    return joined if ".." in joined.split("/") else os.path.normpath(joined)  # the way up from where a link leads to
 
 
 def address(value: str) -> str:
@@ -125,7 +143,8 @@ START, GENERATION = "start", "generation"
 OPTIONS: tuple[Option, ...] = (
     Option("foreground", "x", "", False, switch, START, "do not detach, no pidfile, messages stay on stderr"),
     Option("port", "p", "PORT", 1966, port, GENERATION, "TCP port or service name; 0 = any free one, printed"),
-    Option("interface", "i", "ADDRESS", "", text, GENERATION, "address to listen on; default all, IPv4 and IPv6"),
+    Option("interface", "i", "ADDRESS", "", text, GENERATION,
+           "address to listen on, or a name: all its addresses; default all, IPv4 and IPv6"),
     Option("listen-unix", "l", "PATH", "", path, GENERATION, "UNIX-domain socket instead; excludes -p and -i"),
     Option("bind", "", "ADDRESS", (), address, GENERATION,
            "host:port, [v6]:port, unix:path or fd:N; repeatable; instead of -p, -i and -l", repeat=True),

@@ -7,14 +7,18 @@ the command was started in, before any change of directory.
 
 import getopt
 import os
+import re
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import CONFIG, USAGE, StartError
 from .options import COMMAND_LINE_ONLY, OPTIONS, START, path
 from .service import Service
+
+# Variables that Kubernetes, and links of Docker, set for a service of the same name.
+INJECTED = re.compile(r"SERVICE_(HOST|PORT(_.*)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|ENV_.*")
 
 
 class Config:
@@ -79,12 +83,12 @@ class Config:
         self.source[key] = source
 
 
-def nearest(name: str, names: Sequence[str]) -> str:
+def nearest(name: str, names: Sequence[str], prefix: str = "") -> str:
     """«, did you mean X?» for a misspelt name, or nothing."""
     import difflib  # only a mistake pays for this import
 
     found = difflib.get_close_matches(name, names, 1)
-    return f", did you mean {found[0]}?" if found else ""
+    return f", did you mean {prefix}{found[0]}?" if found else ""
 
 
 def read_flags(service: Service, arguments: Sequence[str]) -> dict[str, list[str]]:
@@ -150,7 +154,21 @@ def read_environment(service: Service, environment: Mapping[str, str], warnings:
             warnings.append(f"{name}={value} ignored: it looks like a Kubernetes service link, not a port")
             continue
         found[option.key] = value.split() if option.repeat else [value]
+    warnings += misspelt(service, environment)
     return found
+
+
+def misspelt(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
+    """A warning for each variable of our prefix that looks like an option and is none. Others are the user's own."""
+    known = [option.key.upper() for option in service.options]
+    for name in sorted(environment):
+        prefix, rest = name[: len(service.prefix)], name[len(service.prefix) :]
+        if prefix.upper().replace("-", "_") != service.prefix or INJECTED.fullmatch(rest):
+            continue
+        if prefix != service.prefix or rest not in known:
+            hint = nearest(rest.upper().replace("-", "_"), known, service.prefix)
+            if hint:
+                yield f"{name} in the environment is ignored: it is no option{hint}"
 
 
 def load(service: Service, arguments: Sequence[str], environment: Mapping[str, str]) -> Config:

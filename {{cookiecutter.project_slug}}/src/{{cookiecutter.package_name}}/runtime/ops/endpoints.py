@@ -10,7 +10,8 @@ from ..config.errors import NOPERM, USAGE, StartError
 from ..config.settings import Config
 from ..log.records import log
 from ..process.operations import Done, Operations
-from ..system import listeners as sockets
+from ..system import binding
+from ..system.listeners import remove
 from . import exposition, figures
 from .admin_http import AdminServer, Answer, Page, Reply, as_json
 
@@ -53,7 +54,8 @@ class Endpoints:
             ).decode()  # also out of a zip file
             page = Answer(200, text, "text/html; charset=utf-8", PAGE_POLICY)
             self.bind(config.admin, {**questions, ("GET", "/"): lambda _, reply: reply(page)}, False)
-            log.info("admin endpoint on %s", self.servers[0].listener.shown("http"))
+            for server in self.servers:
+                log.info("admin endpoint on %s", server.listener.shown("http"))
         if config.control:
             try:
                 self.bind("unix:" + config.control, {**questions, **orders}, True)
@@ -64,17 +66,15 @@ class Endpoints:
 
     def bind(self, address: str, pages: dict[tuple[str, str], Page], private: bool) -> None:
         mode = 0o600 if private else 0o770  # only the owner gives orders
-        listener = sockets.bind(address, os.geteuid(), os.getegid(), mode)
-        if os.geteuid() == 0 and not listener.inherited and not listener.is_local():
-            listener.remove()
-            raise StartError(f"--admin {address}: as root only a loopback address or unix:path is allowed", USAGE)
+        listeners = binding.bind(address, os.geteuid(), os.getegid(), mode)
         try:
-            self.servers.append(AdminServer(self.selector, listener, pages, private))
-        except StartError:
-            listener.remove()
-            raise
-        except OSError as error:
-            listener.remove()
+            if os.geteuid() == 0 and not all(one.inherited or one.is_local() for one in listeners):
+                raise StartError(f"--admin {address}: as root only a loopback address or unix:path is allowed", USAGE)
+            self.servers += [AdminServer(self.selector, one, pages, private) for one in listeners]
+        except (StartError, OSError) as error:
+            remove(listeners)
+            if isinstance(error, StartError):
+                raise
             raise StartError(f"{address}: {error.strerror}", NOPERM) from None
 
     def expire(self, now: float) -> None:

@@ -1,9 +1,11 @@
 """What operators ask of the supervisor and order, by signals, the endpoints and `ctl`: see `operations`."""
 
 import os
+import sys
 import time
 
 from ..config.errors import StartError
+from ..config.options import start_directory
 from ..ipc import scoreboard
 from ..ipc.crash_throttle import LONGEST_DELAY
 from ..log import records
@@ -154,6 +156,9 @@ class Control:
             return "it is stopping already"
         if supervisor.notify.address or any(one.inherited for one in self.generations.listeners):
             return "its starter holds its state or its sockets: restart it there (systemctl restart)"
+        missing = [one for one in (start_directory(), sys.executable) if one and not os.path.exists(one)]
+        if missing:
+            return f"not restarted: {missing[0]}, which it was started with, is gone"
         try:
             supervisor.load(supervisor.config)
         except (StartError, OSError) as error:

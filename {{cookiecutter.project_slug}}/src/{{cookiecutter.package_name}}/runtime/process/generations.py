@@ -10,8 +10,8 @@ from ..ipc import scoreboard
 from ..ipc.metrics import Figures
 from ..ipc.scoreboard import Phase
 from ..log import records
-from ..system import listeners as sockets
-from ..system.listeners import Listener, remove
+from ..system import binding
+from ..system.listeners import HANDSHAKE, Listener, remove
 from ..system.privileges import Identity
 from .generation import Generation
 from .states import Event, GenerationState, ServiceLife
@@ -60,18 +60,22 @@ class Generations:
     def bind(self, config: Config) -> list[Listener]:
         """The listeners of a configuration; those that exist already are kept."""
         identity = Identity(config.user, config.group)
-        have = {listener.address: listener for listener in self.listeners}
+        have = {address: [one for one in self.listeners if one.address == address] for address in config.bind}
         made: list[Listener] = []
-        try:
-            for address in config.bind:
-                if address not in have:
-                    made.append(sockets.bind(address, identity.uid, identity.gid))
-        except StartError as error:
-            remove(made)
-            ours = {one for generation in self for one in generation.listeners} | {*self.listeners}
-            raise sockets.explained(error, address, [one for one in ours if one.socket.fileno() >= 0]) from None
-        have.update({listener.address: listener for listener in made})
-        return [have[address] for address in dict.fromkeys(config.bind)]
+        for address, found in have.items():
+            if found:
+                continue
+            places: list[binding.Place] = []
+            try:
+                places = binding.resolve(address)
+                have[address] = binding.bind(address, identity.uid, identity.gid, places=places)
+            except StartError as error:
+                remove(made)
+                ours = {one for generation in self for one in generation.listeners} | {*self.listeners}
+                living = [one for one in ours if one.socket.fileno() >= 0]
+                raise binding.explained(error, address, places, living) from None
+            made += have[address]
+        return [one for found in have.values() for one in found]
 
     def adopt(self, generation: Generation) -> None:
         """Its listeners are the service's from now on, with its --backlog and its owner of UNIX sockets."""
@@ -91,7 +95,7 @@ class Generations:
         """Refuse new clients at these listeners, which end with these generations. Handshakes in progress complete,
         then the generations drain."""
         can_refuse = [listener.refuse() for listener in listeners]
-        now, delay = time.monotonic(), sockets.HANDSHAKE if any(can_refuse) else 0.0
+        now, delay = time.monotonic(), HANDSHAKE if any(can_refuse) else 0.0
         if not [one for one in generations if one.life.on(Event.REFUSE, now, delay)]:
             self.close(listeners)
 

@@ -11,6 +11,7 @@ from types import MethodType, ModuleType
 from typing import Any
 
 from ..config.errors import StartError
+from ..config.options import start_directory
 from ..config.service import Service
 from ..config.settings import Config
 from ..ipc import forks
@@ -55,7 +56,7 @@ class Server:
         self._report = report  # to the supervisor
         self.config_file = config.config  # path of --config, "" without
         self.config = config.file  # the file, parsed: your tables are in here
-        self.root_dir = os.getcwd()
+        self.root_dir = working_directory()
         self.interface = config.interface
         addresses = [one.socket.getsockname() for one in listeners]
         self.port = next((int(one[1]) for one in addresses if isinstance(one, tuple)), 0)
@@ -115,6 +116,14 @@ class Server:
         self._report(f"name {name}")
 
 
+def working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        log.warning("the working directory is gone: relative names of files lead nowhere")
+        return start_directory()
+
+
 def load_handlers(service: Service) -> ModuleType:
     """Import the user's module afresh. Raises StartError (70) after logging the traceback."""
     sys.dont_write_bytecode = True  # a stale file would hide an edit within the same second (pyc stores seconds)
@@ -124,7 +133,9 @@ def load_handlers(service: Service) -> ModuleType:
         module = importlib.import_module(name)
     except BaseException as error:
         log.error("importing %s failed", name, exc_info=trimmed(error))
-        raise StartError(f"{name} cannot be imported: {described(error)}; see the traceback") from None
+        gone = [one for one in sys.modules[service.package].__path__ if not os.path.exists(os.path.dirname(one))]
+        reason = f"{gone[0]} is gone" if gone else f"{described(error)}; see the traceback"
+        raise StartError(f"{name} cannot be imported: {reason}") from None
     for function, parameter in FUNCTIONS.items():
         if hasattr(module, function):
             check_signature(getattr(module, function), f"{function} in handlers.py", *parameter.split())

@@ -4,8 +4,10 @@ import os
 import resource
 import sys
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from ..config.errors import CONFIG, OK, USAGE, StartError
+from ..config.options import start_directory
 from ..config.settings import Config
 from ..log.records import log
 from .launcher import ReadyPipe, wait_for_verdict
@@ -73,8 +75,13 @@ def raise_limit() -> None:
 
 
 def enter(config: Config) -> None:
-    """Go to --root. Raises StartError: 2 when the flag is wrong, 78 elsewhere."""
-    if config.root:
+    """Go to --root; without it, in the foreground, to the directory of the start, or what a link there leads to by now.
+    Raises StartError: 2 when the flag is wrong, 78 elsewhere."""
+    if not config.root:
+        if config.foreground:
+            with suppress(OSError):
+                os.chdir(start_directory() or ".")
+    else:
         try:
             os.chdir(config.root)
         except OSError as error:
