@@ -52,7 +52,7 @@ def here(engine: docker.DockerClient, image: str) -> str:
 
 @pytest.mark.parametrize("variant", ["slim", "bare"])
 def test_image_is_small(variant: str, engine: docker.DockerClient, tmp_path: Path) -> None:
-    """Less than 1.3 MiB above its base."""
+    """Less than 2 MiB above its base; tests/template/test_image_parts.py compares the answers."""
     base = here(engine, f"python:{DECIDES}-{variant}")
     project = bake(copy_template(tmp_path / "template"), tmp_path / "baked")
     name = f"servertemplate-small-{uuid4().hex[:12]}"
@@ -61,7 +61,7 @@ def test_image_is_small(variant: str, engine: docker.DockerClient, tmp_path: Pat
         assert done.returncode == 0, done.stdout
         ours, theirs = (engine.images.get(tag).attrs["Size"] for tag in (f"{name}:0.1.0", base))
         print(f"{(ours - theirs) / 1e3:.0f} kB above {base} ({theirs / 1e6:.0f} MB)")
-        assert 0 < ours - theirs < 1.3 * 2**20
+        assert 0 < ours - theirs < 2 * 2**20
         labels = engine.images.get(f"{name}:0.1.0").labels
         assert labels["org.opencontainers.image.version"] == "0.1.0"
     finally:

@@ -1,6 +1,7 @@
 """What is in the image: the service, compiled, and nothing that its user could change or that the making has left."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,9 @@ UNCHECKED, CHECKED = 1, 3
 
 def test_holds_the_sources_and_their_compiled_forms(service: Any) -> None:
     found = json.loads(service.python(FILES))
-    ours = {str(path.relative_to(SOURCES)) for path in SOURCES.rglob("*") if path.is_file()}
-    expected = {name for name in ours if "__pycache__" not in name and "_cache/" not in name and "egg-info" not in name}
+    kept_out = [line[3:] for line in (SOURCES.parent / ".dockerignore").read_text().splitlines() if line[:3] == "**/"]
+    ours = [path.relative_to(SOURCES) for path in SOURCES.rglob("*") if path.is_file()]
+    expected = {str(path) for path in ours if not any(fnmatch(part, one) for part in path.parts for one in kept_out)}
     assert {name for name in found if "__pycache__" not in name} == expected
     compiled = {name: flags for name, (_, _, flags) in found.items() if flags >= 0}
     assert len(compiled) == sum(name.endswith(".py") for name in expected)
