@@ -137,6 +137,25 @@ def test_start_to_first_answer_is_fast(service: Service) -> None:
     assert min(worked) < 0.25
 
 
+# Milliseconds and hundreds of KiB each, in every service (record 20).
+HEAVY = """argparse asyncio ctypes dataclasses glob http.client inspect pathlib pickle pkgutil platform random shutil
+subprocess tempfile tomllib urllib.parse uuid"""
+
+
+def test_a_start_imports_nothing_heavy(service: Service) -> None:
+    service.handlers("""
+        import sys
+        from .runtime.http import Router
+        routes = Router()
+        @routes.get("/")
+        def index(request):
+            return " ".join(sys.modules)
+    """)
+    service.start()
+    heavy = sorted(set(service.get("/").text.split()) & set(HEAVY.split()))
+    assert not heavy
+
+
 def test_user_functions_are_called_in_order(service: Service) -> None:
     service.start("-n", "1")
     service.get("/")

@@ -13,7 +13,7 @@ from .config.options import SUBCOMMANDS, start_directory
 from .config.service import Service
 from .config.settings import Config, changed, load, refuse_windows
 from .ipc import signals
-from .log import file_writer, records
+from .log import records
 from .log.pipe_reader import PipeReader, style_of
 from .log.records import channel, log
 from .ops.endpoints import Endpoints
@@ -97,6 +97,8 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     follow_links()
     close_inherited([int(one[3:]) for one in (*config.bind, config.admin) if one.startswith("fd:")])
     if config.log_file:
+        from .log import file_writer  # others do without this module
+
         file_writer.check(config)
     ready = None if config.foreground else detach(config.start_timeout, config.name)
     relay = PipeReader(config, ready.say if ready is not None else None)

@@ -1,6 +1,6 @@
 """What all connections of one worker share: limits, routes, figures, and what runs their handlers."""
 
-import random
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -52,7 +52,8 @@ class ServerState:
         self.traced: Callable[[bytes], Sent] = asked if config.request_id == "asked" else always
         self.access = access_log(config.access_log, self.clock)
         # Requests left before this worker is replaced, 0 = no limit; spread, so that not all are replaced at once.
-        self.quota = config.max_requests and config.max_requests + random.randrange(config.max_requests // 10 + 1)
+        most = config.max_requests
+        self.quota = most and most + int.from_bytes(os.urandom(4)) % (most // 10 + 1)
         self.lines = 0  # about clients in this second
         self.lines_end = 0.0
         # The engine's: run a handler; make the next piece of a streamed response, None when it comes later.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
+from . import libc
 from .waker import Waker
 
 # To the supervisor: what each signal asks for. The manual's table is compared with this one by a test.
@@ -79,22 +80,19 @@ class SignalPipe(Waker):
 
 def use_stack(size: int) -> Callable[[], None]:
     """Have the handlers of signals, and faulthandler, run on a stack of `size` bytes in the calling thread; the system
-    gives what is used of it (sigaltstack(2)). Returns what to call when the thread ends. Without ctypes, nothing."""
-    try:
-        import ctypes
-
-        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
-        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        switch = ctypes.CDLL(None).sigaltstack
-    except (ImportError, OSError, AttributeError, ValueError):
-        return lambda: None
+    gives what is used of it (sigaltstack(2)). Returns what to call when the thread ends. Nothing where there is no way
+    to the C library."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANON)
+    address = libc.address(memory)
 
     def use(flags: int) -> None:
         if sys.platform == "linux":
-            switch(struct.pack("@PiN", address, flags, len(memory)), None)
+            libc.call("sigaltstack", struct.pack("@PiN", address, flags, len(memory)), None)
         else:
-            switch(struct.pack("@PNi", address, len(memory), flags), None)
+            libc.call("sigaltstack", struct.pack("@PNi", address, len(memory), flags), None)
 
+    if not address:
+        return lambda: None
     use(0)
     return partial(use, SS_DISABLE)
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from ..config.settings import Config
 from . import raw_output, records
 from .frames import ACCESS, ERR, OUT, RECORD, Message, lines_in, split
-from .logger_process import LoggerProcess
 from .outlet import HELD, Outlet
 from .raw_output import RawOutput
 from .records import channel, log
@@ -76,7 +75,11 @@ class PipeReader:
         self.resume = float("inf")  # when the pipe is watched again
         self.reported = 0  # dropped lines that the log has mentioned
         self.report_after = 0.0
-        self.logger = LoggerProcess(config, self.syslog) if config.log_file else None
+        self.logger = None
+        if config.log_file:  # others do without these modules
+            from .logger_process import LoggerProcess
+
+            self.logger = LoggerProcess(config, self.syslog)
 
     def rename(self, name: str) -> None:
         """Set the syslog ident."""

@@ -6,7 +6,7 @@ from functools import partial
 
 from ..config.errors import OK, SOFTWARE
 from ..config.settings import Config
-from ..ipc import scoreboard, signals
+from ..ipc import libc, scoreboard, signals
 from ..ipc.crash_throttle import LONGEST_MEMBER_DELAY, CrashThrottle
 from ..log.records import log
 from ..process.member import Context
@@ -52,12 +52,7 @@ def rows(config: Config) -> int:
 def prepare() -> None:
     """Called in the server before any thread runs and while every file can be read: one malloc arena, so that with ten
     thousand threads the virtual size stays that of their stacks. glibc only; children inherit it."""
-    try:
-        import ctypes
-
-        ctypes.CDLL(None).mallopt(MALLOPT_ARENA_MAX, 1)
-    except (ImportError, OSError, AttributeError) as error:  # no ctypes, or not glibc: others have no such arenas
-        log.debug("malloc's arenas are not limited: %s", error)
+    libc.call("mallopt", MALLOPT_ARENA_MAX, 1)  # others than glibc have no such arenas
 
 
 def run(context: Context, slot: int) -> int:

@@ -6,6 +6,7 @@ import pwd
 import sys
 
 from ..config.errors import NOPERM, USAGE, StartError
+from ..ipc import libc
 from ..log.records import log
 
 PR_SET_NO_NEW_PRIVS = 38  # linux/prctl.h
@@ -70,15 +71,8 @@ def forbid_new_privileges() -> None:
     PR_SET_NO_NEW_PRIVS (prctl(2)). Where the system has no such thing, nothing changes."""
     if not sys.platform.startswith("linux"):
         return
-    try:
-        with open("/proc/self/status") as status:
-            if "NoNewPrivs:\t1" in status.read():
-                return  # by the container or the unit: the import is 5 ms and a megabyte
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    except (ImportError, OSError, AttributeError) as error:
-        log.warning("programs that your code executes may gain privileges: %s", error)
+    if libc.call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        log.warning("programs that your code executes may gain privileges: prctl(2) cannot forbid it here")
 
 
 def find_user(name: str) -> pwd.struct_passwd | None:

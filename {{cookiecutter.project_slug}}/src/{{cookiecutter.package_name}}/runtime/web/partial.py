@@ -1,6 +1,6 @@
 """What becomes of a response when its request has conditions or asks for ranges (RFC 9110 sections 13 and 14)."""
 
-import random
+import os
 import time
 from collections.abc import Iterator
 
@@ -74,7 +74,7 @@ class Parts:
 
     def __init__(self, file: Slice, parts: list[range], size: int, content_type: str) -> None:
         self.file = file
-        self.boundary = f"{random.getrandbits(128):032x}"
+        self.boundary = os.urandom(16).hex()
         start = f"--{self.boundary}\r\nContent-Type: {content_type}\r\nContent-Range: "
         heads = [f"{start}{content_range(part, size)}\r\n\r\n".encode("latin-1") for part in parts]
         self.parts = list(zip(heads, parts, strict=True))

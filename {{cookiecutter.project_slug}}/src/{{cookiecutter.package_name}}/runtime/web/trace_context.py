@@ -4,7 +4,7 @@ Both are taken from the client if they are valid, and else made when they are as
 that it logs, or by the access log. The response says what is known then, so an id that is not asked for costs nothing.
 """
 
-import random
+import os
 import re
 
 is_id = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}").fullmatch  # nothing that a log line or a query has to escape
@@ -42,14 +42,14 @@ class Trace:
         """The client's, if it is valid, or 32 random digits."""
         if not self._request_id:
             given = self._given(True)
-            self._request_id = given.decode() if is_id(given) else f"{random.getrandbits(128):032x}"
+            self._request_id = given.decode() if is_id(given) else os.urandom(16).hex()
         return self._request_id
 
     @property
     def context(self) -> tuple[str, str, str, str]:
         """Trace id, the caller's span id, ours, and flags."""
         if self._context is None:
-            span_id = f"{random.getrandbits(64) or 1:016x}"
+            span_id = os.urandom(8).hex()
             found = TRACEPARENT.fullmatch(self._given(False).decode("latin-1"))
             if found and found[1] == "00" and len(found[0]) != 55:
                 found = None
@@ -57,7 +57,7 @@ class Trace:
                 flags = f"{int(found[4], 16) & 1:02x}"  # sampled is the one flag of version 00
                 self._context = found[2], found[3], span_id, flags
             else:
-                self._context = f"{random.getrandbits(128) or 1:032x}", "", span_id, "00"
+                self._context = os.urandom(16).hex(), "", span_id, "00"
         return self._context
 
     @property
