@@ -58,9 +58,7 @@ class Case:
     def __init__(self, target: Target, short: bool) -> None:
         self.target = target
         self.short = short
-        self.bound = (
-            5.0 if short else 2.0
-        )  # seconds that one who does no harm may wait; the short form runs beside tests
+        self.bound = 5.0 if short else 2.0  # seconds that others may wait; the short form runs beside tests
         self.answers = 150 if short else 2000  # of others, while the fault lasts
         self.sent = 0
         self.account = Account()

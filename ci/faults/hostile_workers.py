@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from beside import CLIENTS, Case, Row, Rows, adding, wait_for
-from harness import NOBODY, Wire
+from harness import NOBODY, Background, Wire
 from target import PACKAGE, PYTHON, Target, eventually
 from trust_process import PRIMITIVES, shared_inodes, swapping, without_control
 
@@ -93,7 +93,8 @@ except OSError as error:
 
 @routes.get("/privileges")
 def privileges(request):
-    return subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True).stdout
+    said = subprocess.run(["sh", "-c", "cat /proc/self/status; echo HOME=$HOME"], capture_output=True, text=True)
+    return said.stdout
 
 def init(server):
     server.counter("harmless_and_long_enough", "Counts what does no harm.").add(3)
@@ -527,6 +528,39 @@ def read_lock(case: Case) -> None:
     case.told["started"] += 1
 
 
+SLOW_LOCKS = """
+import fcntl, os, time
+def slowed(real):
+    def lock(*arguments):
+        open(MARK, "w").close()
+        time.sleep(2)
+        return real(*arguments)
+    return lock
+fcntl.lockf, fcntl.flock = slowed(fcntl.lockf), slowed(fcntl.flock)
+"""
+
+
+@row("B7", "a service ends while the next one, which has opened its pidfile, is slow to lock it")
+def lock_of_another_file(case: Case) -> None:
+    target, pidfile, mark = case.target, case.target.directory / "pid", case.target.directory / "locking"
+    flags = ("--pidfile", str(pidfile))
+    assert detached(target, *flags).returncode == 0
+    first = int(pidfile.read_text())
+    with customized(target, SLOW_LOCKS.replace("MARK", repr(str(mark)))):
+        second = Background(lambda: detached(target, *flags))
+        eventually(mark.exists, "the second is about to lock")
+        os.kill(first, signal.SIGTERM)
+        status = second.result(60).returncode
+    assert status in (0, 69), f"exit status {status}"
+    case.told[f"exit {status}"] += 1
+    if not status:
+        third = detached(target, *flags).returncode
+        assert pidfile.exists() and third == 69, "two services can run"
+        os.kill(int(pidfile.read_text()), signal.SIGTERM)
+    eventually(lambda: not target.tree(), "all have ended")
+    mark.unlink()
+
+
 @row("B8", "the service's user makes a directory of --log-file's pattern a link", root=True)
 def linked_log(case: Case) -> None:
     secret = case.target.directory / "of-root"
@@ -571,9 +605,11 @@ def public_admin(case: Case) -> None:
 
 @row("B9", "a worker executes a program that is set-user-id root")
 def privileges(case: Case) -> None:
-    target = case.start(ATTACKS, *FLAGS)
+    target = case.start(ATTACKS, *FLAGS, prefix=("env", "HOME=/root"))
     with case.others() as load:
-        assert b"NoNewPrivs:\t1" in ask(target, "/privileges"), "it would be root"
+        said = ask(target, "/privileges")
+        assert b"NoNewPrivs:\t1" in said, "it would be root"
+        assert os.geteuid() or b"HOME=/root\n" not in said, "it has root's HOME"
         case.hold(load)
 
 
@@ -587,9 +623,9 @@ COMMANDS = {
 }
 
 
-def floods(command: str) -> Callable[[Case], None]:
+def floods(command: str, form: str) -> Callable[[Case], None]:
     def run(case: Case) -> None:
-        target = case.start(ATTACKS, *FLAGS)
+        target = case.start(ATTACKS, *FLAGS, "--log-format", form)
         with case.others() as load:
             assert ask(target, f"/flood/{command.encode().hex()}") == b"begun"
             case.hold(load)
@@ -601,8 +637,9 @@ def floods(command: str) -> Callable[[Case], None]:
 
 
 for _does, _command in COMMANDS.items():
-    ROWS.append(Row("C1", f"a worker's child writes {_does} without end", floods(_command),
-                    short=_does == "lines on stderr"))  # fmt: skip
+    for _form in ("text", "json"):
+        ROWS.append(Row("C1", f"a worker's child writes {_does} without end (log as {_form})", floods(_command, _form),
+                        short=_does == "lines on stderr" and _form == "json"))  # fmt: skip
 
 
 @row("C3", "no syslog daemon is there, and the service is detached")
