@@ -1,5 +1,7 @@
 """`ctl`: the status of a running service, and orders to it, over its control socket or admin address."""
 
+import bisect
+import itertools
 import os
 import socket
 import sys
@@ -202,23 +204,14 @@ def rate(now: dict[str, Any], before: dict[str, Any] | None) -> str:
 
 def latency(now: dict[str, Any], before: dict[str, Any] | None) -> str:
     """The median and the 99th percentile: since the previous status, or since the start."""
-    counts = now["latency"]["counts"]
+    counts, bounds = now["latency"]["counts"], now["latency"]["bounds_seconds"]
     if before is not None and sum(counts) > sum(before["latency"]["counts"]):
         counts = [a - b for a, b in zip(counts, before["latency"]["counts"], strict=True)]
-    total = sum(counts)
-    if not total:
+    sums = list(itertools.accumulate(counts))
+    if not sums[-1]:
         return "no requests yet"
-    bounds = now["latency"]["bounds_seconds"]
-    return f"50 % {quantile(counts, bounds, total / 2)}, 99 % {quantile(counts, bounds, total * 0.99)}"
-
-
-def quantile(counts: list[int], bounds: list[float], rank: float) -> str:
-    below = 0
-    for number, bound in zip(counts, bounds, strict=False):
-        below += number
-        if below >= rank:
-            return f"< {bound * 1000:.3g} ms"
-    return f"> {bounds[-1]:.0f} s"
+    shown = [*(f"< {bound * 1000:.3g} ms" for bound in bounds), f"> {bounds[-1]:.0f} s"]
+    return ", ".join(f"{part * 100:.0f} % {shown[bisect.bisect_left(sums, sums[-1] * part)]}" for part in (0.5, 0.99))
 
 
 def duration(seconds: float | None) -> str:
