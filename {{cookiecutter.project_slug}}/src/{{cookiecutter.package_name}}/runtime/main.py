@@ -76,9 +76,10 @@ def usage(service: Service) -> str:
 def check(service: Service, config: Config) -> int:
     """--check: everything that can be known without binding an address or running init()."""
     records.setup("check", config)
-    Identity(config.user, config.group)
+    identity = Identity(config.user, config.group)
     enter(config)
     load_handlers(service)
+    identity.check_imports()
     for warning in config.warnings:
         log.warning(warning)
     print(f"{service.name}: configuration and handlers are good")

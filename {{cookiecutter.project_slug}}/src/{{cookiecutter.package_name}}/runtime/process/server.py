@@ -98,6 +98,7 @@ class ServerProcess:
         """Read the user's code, listen, give up root, start the first members. Raises StartError."""
         self.enter_process()
         self.run_init()
+        self.identity.check_imports()
         self.listen()
         self.identity.become()
         if not self.config.new_privileges:

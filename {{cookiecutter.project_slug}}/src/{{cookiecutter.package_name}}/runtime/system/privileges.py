@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import stat
 import sys
 
 from ..config.errors import NOPERM, USAGE, StartError
@@ -64,6 +65,48 @@ class Identity:
                     continue
                 raise StartError(f"user {self.name} could become root again: refused", NOPERM)
         os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
+
+    def check_imports(self) -> None:
+        """What Python imports later on, it reads as the user that this process becomes: said now, and not one import
+        after the other. Raises StartError (77) for what belongs to the interpreter; for the rest a line of the log."""
+        if not self.change or not self.uid:
+            return
+        before = os.getgroups(), os.getegid()
+        try:
+            os.setgroups(self.groups)
+            os.setegid(self.gid)
+            os.seteuid(self.uid)
+            found = unreadable()
+        except OSError:
+            return  # `become` says why
+        finally:
+            os.seteuid(0)
+            os.setegid(before[1])
+            os.setgroups(before[0])
+        for path, is_interpreters in found:
+            problem = f"user {self.name} cannot read {path}, from which Python imports: let it, or"
+            if is_interpreters:
+                raise StartError(f"{problem} use an interpreter that it can read", NOPERM)
+            log.warning("%s put the code elsewhere", problem)
+
+
+def unreadable() -> list[tuple[str, bool]]:
+    """What Python imports from and this process may not read, and whether it is the interpreter's own; that first."""
+    library = os.path.dirname(os.__file__)
+    own = tuple(os.path.join(one, "") for one in (library, sys.prefix, sys.base_prefix))
+    found = []
+    for path in dict.fromkeys((library, *sys.path)):
+        try:
+            if stat.S_ISDIR(os.stat(path or ".").st_mode):
+                os.scandir(path or ".").close()
+                os.stat(os.path.join(path, "."))
+            else:
+                open(path, "rb").close()
+        except PermissionError:
+            found.append((path or ".", os.path.join(path, "").startswith(own)))
+        except OSError:
+            continue  # it does not exist
+    return sorted(found, key=lambda one: not one[1])
 
 
 def forbid_new_privileges() -> None:
