@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from harness import HANDLERS
 from loaded import Loaded
-from services import Source, directories, generated, placed, pool
+from services import Source, directories, generated, make, placed, pool
 
-__all__ = ["directories", "generated", "pool"]
+__all__ = ["directories", "generated", "make", "pool"]
 
 MORE = """
 import resource, time
