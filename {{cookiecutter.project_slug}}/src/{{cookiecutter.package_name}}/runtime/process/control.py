@@ -1,8 +1,12 @@
 """What operators ask of the supervisor and order, by signals, the endpoints and `ctl`: see `operations`."""
 
 import os
+import selectors
+import signal
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 
 from ..config.errors import StartError
 from ..config.options import start_directory
@@ -10,6 +14,7 @@ from ..ipc import scoreboard
 from ..ipc.crash_throttle import LONGEST_DELAY
 from ..log import records
 from ..log.records import log
+from ..system.binding import Lookup
 from ..system.listeners import remove
 from .operations import Done, GenerationFacts, Snapshot
 from .states import NEVER, Event, ServiceState
@@ -24,6 +29,7 @@ class Control:
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
         self.generations = supervisor.generations
+        self.lookup: Lookup | None = None  # for the reload that is under way
         self.unready_since = 0.0  # monotonic seconds, while a generation serves; 0 = it is ready
 
     def on_signal(self) -> None:
@@ -104,13 +110,31 @@ class Control:
 
     def reload(self, done: Done | None = None) -> None:
         reloads, starting = self.supervisor.reloads, self.generations.starting
-        if not reloads.ask(done) and starting is not None:
+        if self.lookup is not None and not self.supervisor.life.is_stopping:
+            reloads.ask(done)  # the one that waits for DNS reads the configuration anew
+        elif not reloads.ask(done) and starting is not None:
             log.info("reload: generation %d is still starting; another one follows it", starting.number)
         elif self.supervisor.life.is_stopping:
             log.warning("reload ignored: the service is stopping")
             reloads.end_all("the service is stopping")
         else:
             self.supervisor.begin_reload()
+
+    def look_up(self, names: Sequence[str]) -> bool:
+        """Whether the reload that is under way has to wait: in a process of its own, as DNS takes its time."""
+        if names:
+            self.lookup = Lookup(names)
+            self.supervisor.selector.register(self.lookup.reader, selectors.EVENT_READ, self.on_lookup)
+        return bool(names)
+
+    def on_lookup(self) -> None:
+        lookup, self.lookup = self.lookup, None
+        if lookup is None:
+            return
+        self.supervisor.selector.unregister(lookup.reader)
+        self.generations.places = lookup.result()
+        if not self.supervisor.life.is_stopping:
+            self.reload()
 
     def reload_outcome(self, done: Done) -> None:
         """A HUP sent before the question counts: its handler has run by the time that the question can be read, so it
@@ -119,7 +143,7 @@ class Control:
         serving, reloads = self.generations.serving, self.supervisor.reloads
         if self.supervisor.life.is_stopping:
             done(False, "the service is stopping")
-        elif self.generations.starting is not None:
+        elif self.generations.starting is not None or self.lookup is not None:
             reloads.follow(done)
         elif reloads.trouble or serving is None:
             done(False, reloads.trouble or self.unready())
@@ -145,6 +169,9 @@ class Control:
             if generations.starting is not None:
                 generations.halt([generations.starting])
             supervisor.reloads.end_all("the service is stopping")
+            if self.lookup is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(self.lookup.pid, signal.SIGKILL)
         if at_once:
             life.deadline = NEVER
             remove(generations.listeners)

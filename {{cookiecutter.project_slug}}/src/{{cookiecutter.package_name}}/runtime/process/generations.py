@@ -23,6 +23,7 @@ class Generations:
     def __init__(self, service: ServiceLife) -> None:
         self.service = service
         self.listeners: list[Listener] = []  # of the generation that serves
+        self.places: dict[str, list[binding.Place] | str] = {}  # what DNS has said for the next bind
         self.alive: list[Generation] = []
         self.count = 0  # of all that were ever started
         self.ended = Figures()  # what ended generations have counted
@@ -57,8 +58,14 @@ class Generations:
     def starting(self) -> Generation | None:
         return next((one for one in reversed(self.alive) if one.life.is_starting), None)
 
+    def unresolved(self, config: Config) -> list[str]:
+        """Addresses that need DNS before they can be bound."""
+        have = {one.address for one in self.listeners}
+        return [one for one in config.bind if one not in have and one not in self.places and binding.is_name(one)]
+
     def bind(self, config: Config) -> list[Listener]:
         """The listeners of a configuration; those that exist already are kept."""
+        resolved, self.places = self.places, {}
         identity = Identity(config.user, config.group)
         have = {address: [one for one in self.listeners if one.address == address] for address in config.bind}
         made: list[Listener] = []
@@ -67,7 +74,10 @@ class Generations:
                 continue
             places: list[binding.Place] = []
             try:
-                places = binding.resolve(address)
+                known = resolved.get(address)
+                if isinstance(known, str):
+                    raise StartError(known)
+                places = binding.resolve(address) if known is None else known
                 have[address] = binding.bind(address, identity.uid, identity.gid, places=places)
             except StartError as error:
                 remove(made)

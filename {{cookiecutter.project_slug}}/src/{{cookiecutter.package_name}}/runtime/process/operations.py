@@ -70,6 +70,9 @@ class Operations(Protocol):
         """Begin a reload, now or after the one that is under way. `done` is called when it has ended, perhaps before
         this returns."""
 
+    def look_up(self, names: Sequence[str]) -> bool:
+        """Resolve these of the addresses that a reload needs; it is begun anew at the end. False without any."""
+
     def reload_outcome(self, done: Done) -> None:
         """Wait for the end of the reload that is under way; without one, tell how the latest one ended."""
 

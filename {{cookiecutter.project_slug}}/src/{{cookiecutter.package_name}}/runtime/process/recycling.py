@@ -4,8 +4,10 @@ large, are replaced one at a time, each by a successor that is ready before it l
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
+from resource import RUSAGE_SELF, getrusage
 
 from ..config.settings import Config
 from ..ipc import scoreboard
@@ -110,11 +112,22 @@ class Recycling:
 
 def resident(pid: int) -> int:
     """Bytes of memory that a process holds, pages that it shares with its server included; 0 when unknown."""
+    return counted(pid) or listed(pid)
+
+
+def own_size() -> int:
+    """The same of this process; where there is no Linux /proc the most that it ever had: it may not wait for ps(1)."""
+    most = getrusage(RUSAGE_SELF).ru_maxrss
+    return counted(os.getpid()) or (most if sys.platform == "darwin" else most * 1024)
+
+
+def counted(pid: int) -> int:
+    """As Linux's proc(5) has it; 0 elsewhere."""
     try:
         with open(f"/proc/{pid}/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
-        return listed(pid)
+        return 0
 
 
 def listed(pid: int) -> int:

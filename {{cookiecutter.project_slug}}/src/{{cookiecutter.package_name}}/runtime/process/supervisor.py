@@ -31,7 +31,7 @@ from .generations import Generations
 from .handlers_module import NAME_LENGTH
 from .heartbeat import Heartbeat
 from .operations import Operations, OperatorEndpoints
-from .recycling import resident
+from .recycling import own_size
 from .states import NEVER, Event, GenerationState, Reloads, ServiceLife
 
 TICK = 0.5  # seconds between looks at what no event tells
@@ -98,7 +98,7 @@ class Supervisor:
 
     def start_generation(self, config: Config, listeners: list[Listener]) -> None:
         """Raises OSError or StartError when it cannot be started; then nothing has changed."""
-        cgroups.fit(self.service, config, resident(os.getpid()))
+        cgroups.fit(self.service, config, own_size())
         generation = start(self.generations.count + 1, self.service, config, listeners, self.close_in_server)
         self.generations.add(generation)
         self.reloads.move(Event.BEGIN)
@@ -351,6 +351,8 @@ class Supervisor:
         made: list[Listener] = []
         try:
             config = self.load(self.config)
+            if self.operations.look_up(self.generations.unresolved(config)):
+                return  # the reload begins anew when DNS has answered
             listeners = self.generations.bind(config)
             made = [one for one in listeners if one not in self.generations.listeners]
             log.info("reload: starting generation %d", self.generations.count + 1)

@@ -1,21 +1,25 @@
 """Addresses: how listeners are bound to one, and what is said when that fails."""
 
 import errno
+import json
 import os
+import signal
 import socket
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from ..config.directories import entered, workshop
 from ..config.errors import UNAVAILABLE, USAGE, StartError
+from ..ipc import signals
 from ..log.records import log
 from .listeners import Listener, State, refused, remove
 
 EVERYWHERE = {"::", "0.0.0.0"}
 ABSENT = {errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL}  # this machine has no such address
 LONGEST_PATH = 100  # bytes of a UNIX socket's path: what each system takes
+LONGEST_LOOKUP = 30  # seconds that DNS may take
 ATTEMPTS = 5  # to have one free port on several addresses
 Place = tuple[int, tuple[Any, ...]]  # a family, and an address for bind(2)
 
@@ -60,6 +64,68 @@ def resolve(address: str) -> list[Place]:
         raise StartError(
             f"{host!r} is no address of this machine ({reason}): give -i (or --bind) one of `ip address`", USAGE
         ) from None
+
+
+def is_name(address: str) -> bool:
+    """Whether DNS may be asked for it."""
+    host = address.rpartition(":")[0].strip("[]")
+    if not host or address.startswith(("unix:", "fd:")):
+        return False
+    try:
+        return not socket.getaddrinfo(host.encode(), None, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return True
+
+
+class Lookup:
+    """A process that resolves names, so that nothing waits for DNS meanwhile: `reader` becomes readable at its end."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        """Raises OSError when it cannot be started."""
+        self.addresses = addresses
+        self.reader, writer = os.pipe()
+        try:
+            with signals.blocked():
+                self.pid = os.fork()
+                if not self.pid:
+                    self.run(addresses, writer)
+        except OSError:
+            os.close(self.reader)
+            raise
+        finally:
+            os.close(writer)
+
+    @staticmethod
+    def run(addresses: Sequence[str], writer: int) -> NoReturn:
+        """The child: it holds nothing of the service, and ends by an alarm when DNS does not answer."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
+            signal.alarm(LONGEST_LOOKUP)
+            os.dup2(writer, 3)
+            os.closerange(4, 65536)
+            found: dict[str, Any] = {}
+            for address in addresses:
+                try:
+                    found[address] = resolve(address)
+                except StartError as error:
+                    found[address] = error.message
+            with open(3, "w", encoding="utf-8") as file:
+                json.dump(found, file)
+        finally:
+            os._exit(0)
+
+    def result(self) -> dict[str, list[Place] | str]:
+        """For each address its places, or why there are none."""
+        with open(self.reader, encoding="utf-8") as file:
+            text = file.read()
+        late = f"DNS does not answer within {LONGEST_LOOKUP} s; give an address"
+        found = json.loads(text) if text else {one: f"{one}: {late}" for one in self.addresses}
+        return {
+            address: places if isinstance(places, str) else [(family, tuple(where)) for family, where in places]
+            for address, places in found.items()
+        }
 
 
 def is_link_local(host: str) -> bool:
