@@ -263,6 +263,8 @@ routes.add("GET", "/v{version}/x.{kind}", say("mixed"))
 routes.add("OPTIONS", "/own-options", say("options"))
 routes.add("HEAD", "/own-head", lambda request: Response(headers={"X-Own": "yes"}))
 routes.add("PATCH", "/users/{id}", lambda request: None)
+routes.add("GET", "/any/{id:any}", say("any"))
+routes.add("GET", "/int/{id:int}", say("int"))
 """
 FLAGS = ("-n", "2", "-m", "2", "--max-body", "1000000", "--body-timeout", "1.5")
 EXPECT_ERRORS = True
@@ -305,6 +307,8 @@ def small_buffers(http: Service) -> Iterator[Wire]:
         ("TRACE", "/nowhere", 405, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         ("POST", "/users/me", 405, "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"),
         ("GET", "/nowhere", 404, None),
+        ("GET", "/users/a%2Fb", 404, None),
+        ("GET", "/int/x", 404, None),
         ("OPTIONS", "/nowhere", 404, None),
         ("BREW", "/", 501, None),
         ("get", "/", 501, None),
@@ -340,8 +344,9 @@ def test_connect_is_refused(http: Service) -> None:
         ("GET", "/users/7", "user", {"id": "7"}),
         ("GET", "/%75sers/7", "user", {"id": "7"}),
         ("GET", "/users/m%65", "me", {}),
-        ("GET", "/users/a%2Fb", "user", {"id": "a/b"}),
-        ("GET", "/users/a%2fb", "user", {"id": "a/b"}),
+        ("GET", "/any/a%2Fb", "any", {"id": "a/b"}),
+        ("GET", "/any/a%2fb", "any", {"id": "a/b"}),
+        ("GET", "/int/007", "int", {"id": 7}),
         ("GET", "/users/a%252Fb", "user", {"id": "a%2Fb"}),  # decoded once
         ("GET", "/users/%00", "user", {"id": "\0"}),
         ("GET", "/users/a+b", "user", {"id": "a+b"}),

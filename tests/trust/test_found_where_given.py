@@ -62,7 +62,7 @@ WRONG = [
     'Response("x", headers={"X": "日本"})',
     'Response("x", headers={"X": 1})',
     'Response("x", headers=[("X", None)])',
-    'Response("x", headers={"Content-Length": "1"})',
+    'Response("x", headers={"Content-Length": "2"})',
     'Response("x", headers={"Transfer-Encoding": "chunked"})',
     'Response("x", content_type="a\\r\\nb: c")',
     'Response("x", content_type="日本")',
@@ -132,7 +132,7 @@ def right(request):
 
 
 def test_documentation_of_files_warns_of_paths_from_clients(prepare: Prepare) -> None:
-    """Until there is a base directory: `{name}` may hold "../", and Response.file says so where it is documented."""
+    """`{name}` holds no slash, `{name:any}` may hold "../", and Response.file says so where it is documented."""
     service = prepare(
         "prefork",
         BEGIN
@@ -141,12 +141,14 @@ def test_documentation_of_files_warns_of_paths_from_clients(prepare: Prepare) ->
 def doc(request):
     return Response.file.__doc__ or ""
 
-@routes.get("/name/{name}")
+@routes.get("/plain/{name}")
+@routes.get("/name/{name:any}")
 def name(request):
     return request.params["name"]
 """,
     )
     service.start("-n", "1", "-t")
+    assert get(service, "/plain/..%2f..%2fetc%2fpasswd").status == 404
     assert get(service, "/name/..%2f..%2fetc%2fpasswd").body == b"../../etc/passwd"  # rightly
     text = get(service, "/doc").body.decode()
     assert ".." in text or "base directory" in text, text

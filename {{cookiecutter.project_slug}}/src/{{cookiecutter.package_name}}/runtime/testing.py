@@ -86,7 +86,7 @@ class InProcess:
 
     def answer(self, head: Head, body: bytes) -> Answer:
         route, params = self.state.router.match(head.path) or (NO_ROUTE, {})
-        sock: Any = SimpleNamespace(fileno=lambda: -1)
+        sock: Any = SimpleNamespace(fileno=lambda: -1, getsockname=lambda: ("127.0.0.1", 80))
         connection: Any = ResponseWriter(self.state, SimpleNamespace(now=0.0), sock, PEER)
         connection.state = HANDLING
         self.state.clock.tick(0.0)

@@ -232,7 +232,7 @@ def handle(
     request.head = head
     request.method = head.method
     request.params = params
-    request.peer = connection.peer
+    request._connection = connection
     request.worker = worker
     request._body = body
     request._source = source

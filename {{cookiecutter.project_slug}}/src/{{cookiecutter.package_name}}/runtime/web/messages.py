@@ -1,17 +1,49 @@
 """What handlers see of a request."""
 
+import io
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ..http1.parser import Head, separator
-from .fields import unescape
+from .conditional import precondition
+from .fields import date_of, unescape
+from .forms import Form, Limits, read_form
 from .response import HTTPError
 from .trace_context import Trace
 
 
 class DisconnectedError(ConnectionError):
     """The client has left while its handler was reading the body. No response can reach it."""
+
+
+class Peer(Protocol):
+    """The connection of a request."""
+
+    peer: Any
+
+
+class Given:
+    """A connection that is none."""
+
+    def __init__(self, peer: Any) -> None:
+        self.peer = peer
+
+
+class BodyFile(io.RawIOBase):
+    """A body as a file that cannot be sought in."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self.take = read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.take(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class BodySource(Protocol):
@@ -51,19 +83,21 @@ class Headers(Mapping[str, str]):
 
 
 class Request:
-    """One request. `method`, `params`, `peer` and `worker` are plain attributes; the rest is made
-    when asked for."""
+    """One request. `method`, `params` and `worker` are plain attributes; the rest is made when asked for."""
 
-    __slots__ = ("_body", "_headers", "_query", "_source", "_trace", "head", "method", "params", "peer", "worker")
+    __slots__ = (
+        "_body", "_connection", "_form", "_headers", "_query", "_source", "_trace", "head", "method", "params",
+        "worker",
+    )  # fmt: skip
 
     def __init__(
         self, head: Head, body: bytes | None, source: BodySource | None, peer: Any, worker: Any,
-        params: dict[str, str] | None = None,
+        params: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.head = head
         self.method = head.method
-        self.params = {} if params is None else params  # of the route
-        self.peer = peer  # (address, port), or "" on a UNIX socket
+        self.params = {} if params is None else params  # of the route: texts, or what its kind says
+        self._connection: Peer = Given(peer)
         self.worker = worker  # the object that worker_init got: a place for what lives as long as the worker
         self._body = body
         self._source = source
@@ -90,6 +124,26 @@ class Request:
         return self.trace.traceparent
 
     @property
+    def peer(self) -> Any:
+        """The client's (address, port), "" on a UNIX socket."""
+        return self._connection.peer
+
+    @property
+    def client(self) -> str:
+        """The client's address, "" on a UNIX socket: of what has connected, which may be a proxy."""
+        peer = self.peer
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    @property
+    def local(self) -> Any:
+        """The (address, port) that the client has connected to, on a UNIX socket its path; "" once it has left."""
+        sock = getattr(self._connection, "sock", None)
+        try:
+            return "" if sock is None else sock.getsockname()
+        except OSError:
+            return ""
+
+    @property
     def target(self) -> str:
         """The request target exactly as sent."""
         return self.head.target
@@ -98,6 +152,47 @@ class Request:
     def path(self) -> str:
         """The path, percent-decoded once."""
         return unescape(self.head.path)
+
+    @property
+    def raw_path(self) -> str:
+        """The path as sent, percent-encoded."""
+        return self.head.path
+
+    @property
+    def raw_query(self) -> str:
+        """The query as sent, without its question mark."""
+        return self.head.query
+
+    @property
+    def scheme(self) -> str:
+        """How the client has asked: http, or what an absolute target says."""
+        return "https" if self.head.target[:8].lower() == "https://" else "http"
+
+    @property
+    def url(self) -> str:
+        """The whole URL that was asked for, as sent."""
+        query = self.head.query
+        return f"{self.scheme}://{self.head.host}{self.head.path}{query and '?' + query}"
+
+    @property
+    def http_version(self) -> str:
+        """1.1 or 1.0."""
+        return f"1.{self.head.minor}"
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body in lower case, without parameters; "" when the client names none."""
+        return (self.head.get("content-type") or "").partition(";")[0].strip(" \t").lower()
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Cookies by name, as sent (RFC 6265 5.4); of several with one name the first, which has the longest path."""
+        found: dict[str, str] = {}
+        for pair in (self.head.get("cookie") or "").split(";"):
+            name, equals, value = pair.strip(" \t").partition("=")
+            if equals and name not in found:
+                found[name] = value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+        return found
 
     @property
     def host(self) -> str:
@@ -148,6 +243,36 @@ class Request:
                 pieces.append(piece)
             self._body = b"".join(pieces)
         return self._body
+
+    @property
+    def stream(self) -> io.BufferedReader:
+        """The body as a file, for what reads one. Raises as `read` does."""
+        return io.BufferedReader(BodyFile(self.read))
+
+    def form(self, *, parts: int = 1000, fields: int = 2**20, file: int = 0) -> Form:
+        """The body as a form, urlencoded or multipart: fields by name, and `files`. Files are read as they come; large
+        ones are on disk until the request ends. Raises HTTPError: 415 when the body is no form, 400 when it is
+        malformed, 413 when there are more than so many `parts`, bytes of `fields` together, or bytes of a `file` (0: as
+        many as --max-body allows)."""
+        try:
+            return self._form
+        except AttributeError:
+            limits = Limits(parts, fields, file)
+            self._form: Form = read_form(self.head.get("content-type") or "", self.read, limits)
+            return self._form
+
+    def check(self, etag: str = "", modified: float | None = None, *, exists: bool = True) -> None:
+        """Before something is changed: whether the client's If-Match, If-None-Match and their kin allow it, given the
+        version that there is: its entity tag as in the field (`'"7"'`), and Unix time. Raises HTTPError: 412 when they
+        do not; of a GET or HEAD 304 when the client has this version."""
+        if not exists:
+            if self.head.get("if-match") is not None:
+                raise HTTPError(412)
+            return
+        since = "" if modified is None else date_of(modified)
+        status = precondition(self.method, self.head.get, etag, since, time.time())
+        if status:
+            raise HTTPError(status, "", {"ETag": etag} if etag and status == 304 else None)
 
     @property
     def trailers(self) -> list[tuple[str, str]]:

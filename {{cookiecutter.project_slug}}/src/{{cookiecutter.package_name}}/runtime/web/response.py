@@ -48,6 +48,13 @@ def check_fields(fields: Iterable[tuple[str, str]]) -> None:
             raise ValueError(f"header {name!r}: {value!r} is no number of bytes")
 
 
+def check_length(fields: Iterable[tuple[str, str]], size: int) -> None:
+    """Raises ValueError when a body of so many bytes has another Content-Length."""
+    for name, value in fields:
+        if name.lower() == "content-length" and int(value) != size:
+            raise ValueError(f"the body has {size} bytes, but its Content-Length says {value}")
+
+
 def check_body(body: Any) -> None:
     """Raises TypeError for what cannot be sent as a body."""
     if isinstance(body, Mapping):
@@ -98,6 +105,8 @@ class Response:
         self.headers = list(headers.items() if isinstance(headers, Mapping) else headers)
         if self.headers:
             check_fields(self.headers)
+            if body and isinstance(body, bytes | str):
+                check_length(self.headers, len(body.encode("utf-8", "replace") if isinstance(body, str) else body))
         if content_type and content_type not in USUAL:
             check_fields([("Content-Type", content_type)])
         self.content_type = content_type or (TEXT if isinstance(body, str) else OCTETS)

@@ -1,9 +1,11 @@
 """The router: from method and path to a handler.
 
 Paths are literal (`/orders`), or have `{name}` segments (`/orders/{id}`), or end in `{name:path}`, which takes
-the rest, slashes included (`/files/{rest:path}`; `/{rest:path}` is the catch-all). Literal paths win over
-parameters, and longer patterns over catch-alls. A segment may have several parameters with text between them
-(`/{y}-{m}-{d}`): the earlier ones are as long as they can be. Matching takes linear time, whatever the path.
+the rest, slashes included (`/files/{rest:path}`; `/{rest:path}` is the catch-all). `{name:int}` takes up to 18 digits
+and is a number, `{name:uuid}` takes a UUID and is one. An escaped slash (%2F) fits `{name:path}` and `{name:any}`
+alone; the latter is a segment with or without one. Literal paths win over parameters, kinds over texts, and longer
+patterns over catch-alls. A segment may have several parameters with text between them (`/{y}-{m}-{d}`): the
+earlier ones are as long as they can be. Matching takes linear time, whatever the path.
 """
 
 import importlib
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
 Decorator = Callable[[Handler], Handler]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SLASH = "\udc2f"  # stands for an escaped slash while a path is matched: no decoded text holds it
-PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(:path)?\}")
+PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+SEGMENT = f"[^/{SLASH}]+"
+UUID = "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+KINDS = {"": SEGMENT, "any": "[^/]+", "int": "[0-9]{1,18}", "uuid": UUID}
 
 
 class Route:
     """The handlers of one path, by method; HEAD and OPTIONS follow from the others."""
 
-    __slots__ = ("allow", "handlers", "path", "pattern", "plain", "retry", "splitters", "streams", "took")
+    __slots__ = ("allow", "handlers", "kinds", "path", "pattern", "plain", "retry", "splitters", "streams", "took")
 
     def __init__(
         self, path: str, pattern: re.Pattern[str] | None, splitters: "Iterable[Splitter]" = ()
@@ -37,6 +42,7 @@ class Route:
         self.path = path
         self.pattern = pattern
         self.splitters = list(splitters)
+        self.kinds = {name: kind for name, kind in PARAMETER.findall(path) if kind}
         self.handlers: dict[str, Handler] = {}  # with their hooks, once the router is sealed
         self.plain: dict[str, tuple[Handler, Layers]] = {}
         self.allow = ""
@@ -52,12 +58,27 @@ class Route:
         names = {*self.handlers, "OPTIONS", *(("HEAD",) if "GET" in self.handlers else ())}
         self.allow = ", ".join(sorted(names))
 
+    def convert(self, values: dict[str, Any]) -> bool:
+        """Make of texts what the kinds of the parameters say. False: one does not fit."""
+        for name, kind in self.kinds.items():
+            if kind in ("path", "any"):
+                values[name] = values[name].replace(SLASH, "/")
+            elif not re.fullmatch(KINDS[kind], values[name]):  # one of several in a segment
+                return False
+            elif kind == "int":
+                values[name] = int(values[name])
+            else:
+                import uuid
+
+                values[name] = uuid.UUID(values[name])
+        return True
+
     def find(self, method: str) -> Handler | None:
         """The handler of a method; that of GET serves HEAD too (RFC 9110 9.3.2), its body is left out."""
         return self.handlers.get(method) or (self.handlers.get("GET") if method == "HEAD" else None)
 
 
-Found = tuple[Route, dict[str, str]]  # a route and its parameters
+Found = tuple[Route, dict[str, Any]]  # a route and its parameters
 NO_ROUTE = Route("", None)
 
 
@@ -87,14 +108,16 @@ class Router:
             raise ValueError(f"cannot route method {method!r}: one of {', '.join(METHODS)}")
         if not path.startswith("/"):
             raise ValueError(f"a route's path begins with a slash, not {path!r}")
+        if "<" in path or "/:" in path:
+            raise ValueError(f"{path!r}: a parameter is written {{name}}, or {{name:int}}")
         if "{" not in path and "}" not in path:
             route = self.literal.setdefault(path, Route(path, None))
         else:
             route = next((r for r in self.patterns if r.path == path), Route(path, *compile_path(path)))
             if route not in self.patterns:
                 self.patterns.append(route)
-                # Catch-alls last, more literal text first.
-                self.patterns.sort(key=lambda r: (":path}" in r.path, -len(PARAMETER.sub("", r.path))))
+                # Catch-alls last, more literal text first, then what is more of a kind.
+                self.patterns.sort(key=lambda r: (":path}" in r.path, -len(PARAMETER.sub("", r.path)), -len(r.kinds)))
         route.add(method, handler, layers)
 
     @property
@@ -221,8 +244,8 @@ class Router:
             if found is None:
                 continue
             values = found.groupdict()
-            if all(one.split(values) for one in route.splitters):
-                yield route, {name: value.replace(SLASH, "/") for name, value in values.items()}
+            if all(one.split(values) for one in route.splitters) and (not route.kinds or route.convert(values)):
+                yield route, values
 
     def other(self, path: str, method: str) -> tuple[Handler | None, dict[str, str], str]:
         """When the best route of a path lacks this method: the handler and parameters of another route that has it
@@ -266,10 +289,15 @@ class Splitter(NamedTuple):
 def compile_path(path: str) -> tuple[re.Pattern[str], list[Splitter]]:
     """A pattern for a path with parameters, and what divides its segments that have several. Raises ValueError for a
     wrong path."""
-    parts = PARAMETER.split(path)  # text, name, ":path" or None, text, ...
+    parts = PARAMETER.split(path)  # text, name, kind or None, text, ...
     names, tail = parts[1::3], ""
     if any("{" in text or "}" in text for text in parts[::3]):
         raise ValueError(f"unbalanced or malformed {{parameter}} in {path!r}")
+    kinds = {name: kind or "" for name, kind in zip(names, parts[2::3], strict=True)}
+    if wrong := [kind for kind in kinds.values() if kind not in KINDS and kind != "path"]:
+        raise ValueError(
+            f"{path!r}: a parameter has no kind {wrong[0]!r}: one of path, {', '.join(filter(None, KINDS))}"
+        )
     if len(set(names)) < len(names):
         raise ValueError(f"two parameters have the same name in {path!r}")
     segments: list[list[str]] = [[]]  # each: text, name, text, name, ..., text
@@ -281,8 +309,8 @@ def compile_path(path: str) -> tuple[re.Pattern[str], list[Splitter]]:
         first, *others = unescape(text).split("/")
         segments[-1].append(first)
         segments += [[one] for one in others]
-        tail = name if rest else ""
-        if name and not rest:
+        tail = name if rest == "path" else ""
+        if name and not tail:
             segments[-1].append(name)
     expression, splitters = [], []
     for number, segment in enumerate(segments):
@@ -292,9 +320,11 @@ def compile_path(path: str) -> tuple[re.Pattern[str], list[Splitter]]:
             raise ValueError(f"{path!r}: two parameters need some text between them, or nothing says where one ends")
         if len(names) > 1:  # an expression would try all ways to divide it
             splitters.append(Splitter(names, texts, end))
-            expression.append(f"(?P<{names[0]}>[^/]+)" + (f"(?P<{end}>(?:/.*)?)" if end else ""))
+            if any(kinds[name] == "any" for name in names):
+                raise ValueError(f"{path!r}: a parameter of kind any is a whole segment")
+            expression.append(f"(?P<{names[0]}>{SEGMENT})" + (f"(?P<{end}>(?:/.*)?)" if end else ""))
         else:
-            groups = [f"(?P<{name}>[^/]+)" for name in names] + ([f"(?P<{end}>.*)"] if end else [])
+            groups = [f"(?P<{name}>{KINDS[kinds[name]]})" for name in names] + ([f"(?P<{end}>.*)"] if end else [])
             texts += [""] * (len(groups) - len(names))
             expression.append("".join(re.escape(t) + g for t, g in zip(texts, [*groups, ""], strict=False)))
     return re.compile("/".join(expression), re.DOTALL), splitters
