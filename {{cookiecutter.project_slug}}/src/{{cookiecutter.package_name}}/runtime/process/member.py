@@ -12,6 +12,7 @@ from ..ipc import scoreboard
 from ..ipc.scoreboard import Scoreboard
 from ..ipc.waker import Waker
 from ..log.records import log, log_stacks
+from ..system.background import finish
 from ..system.listeners import Listener
 
 
@@ -92,6 +93,17 @@ class Context:
         self.share = share  # which part of the totals -n and -m is its own, from 0; its successor gets the same
         self.ends_at = float("inf")  # monotonic seconds: how long the member waits for its work when it drains
         self.stacks = board.words[scoreboard.STACKS]  # as last seen
+
+    def live(self, slot: int) -> int:
+        """A member's life, and that of what user code has left in the background. Returns its exit status."""
+        status: int = self.service.pool.run(self, slot)
+        self.drains()  # if it leaves by itself
+        if self.board.states[slot] != scoreboard.STARTING:
+            self.board.states[slot] = scoreboard.LEAVING  # a successor may be wanted
+            self.wake_server()
+        finish("worker", self.ends_at, "drain took longer than --drain-timeout", status)
+        self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be another process's
+        return status
 
     def drains(self) -> None:
         """The member has begun to."""

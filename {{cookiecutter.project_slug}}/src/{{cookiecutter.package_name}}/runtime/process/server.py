@@ -328,13 +328,7 @@ class ServerProcess:
             self.wakeup.close()
             os.close(self.parent_writer)
             os.close(self.waker.reader)  # it only wakes
-            status = self.service.pool.run(context, slot)
-            context.drains()  # if it leaves by itself
-            if self.board.states[slot] != scoreboard.STARTING:
-                self.board.states[slot] = scoreboard.LEAVING  # a successor may be wanted
-                context.wake_server()
-            finish("worker", context.ends_at, "drain took longer than --drain-timeout", status)
-            self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be another process's
+            status = context.live(slot)
         except BaseException:
             log.critical("a worker failed", exc_info=True)
         finally:
