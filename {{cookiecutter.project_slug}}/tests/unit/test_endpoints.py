@@ -7,7 +7,7 @@ from {{ cookiecutter.package_name }}.runtime.ipc.metrics import Figures
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import BUSY, HANDED_OVER, STATE, Scoreboard
 from {{ cookiecutter.package_name }}.runtime.ops import exposition, figures
 from {{ cookiecutter.package_name }}.runtime.ops.admin_http import Answer
-from {{ cookiecutter.package_name }}.runtime.ops.endpoints import Endpoints, outcome
+from {{ cookiecutter.package_name }}.runtime.ops.endpoints import Endpoints, metrics, outcome
 from {{ cookiecutter.package_name }}.runtime.process.operations import (
     Done,
     GenerationFacts,
@@ -91,26 +91,21 @@ def test_both_pages_show_the_same_figures() -> None:
 
 
 def test_workers() -> None:
-    service, answers = Service(), list[Answer]()
-    for query in ("+2", "2", "+", "-1000000", "+x"):
-        endpoints(service).workers(query, answers.append)
+    service = Service()
+    answers = [endpoints(service).workers(query) for query in ("+2", "2", "+", "-1000000", "+x")]
     assert [one.status for one in answers] == [200, 400, 400, 400, 400]
     assert answers[0].body.startswith("idle floor 2 -> 4;")
-    endpoints(service).workers("+9", answers.append)
-    assert "(the bounds are 1 and --max 5)" in answers[-1].body
+    assert "(the bounds are 1 and --max 5)" in endpoints(service).workers("+9").body
     service.floors = None
-    endpoints(service).workers("+2", answers.append)
-    assert answers[-1] == Answer(409, "starting\n")
+    assert endpoints(service).workers("+2") == Answer(409, "starting\n")
 
 
 def test_orders() -> None:
-    service, answers = Service(), list[Answer]()
+    service = Service()
     pages = endpoints(service)
-    pages.restart("", answers.append)
+    answers = [pages.restart()]
     service.refusal = "not now"
-    pages.restart("", answers.append)
-    pages.stop("", answers.append)
-    pages.stacks("", answers.append)
+    answers += [pages.restart(), pages.stop(), pages.stacks()]
     service.reload(outcome(answers.append))
     service.reload_outcome(outcome(answers.append))
     assert [one.status for one in answers] == [202, 409, 202, 202, 200, 409]
@@ -120,7 +115,7 @@ def test_orders() -> None:
 def test_a_page_is_made_once_per_turn_of_the_loop() -> None:
     service, pages = Service(), endpoints(Service())
     pages.operations = service
-    first = pages.once("metrics", pages.metrics)
-    assert pages.once("metrics", pages.metrics) is first
+    first = pages.once(metrics)
+    assert pages.once(metrics) is first
     pages.expire(time.monotonic())
-    assert pages.once("metrics", pages.metrics) is not first
+    assert pages.once(metrics) is not first

@@ -4,7 +4,6 @@ It runs in the supervisor's loop, without threads or user code, so it answers wh
 request per connection; at most 64 connections, 8 KiB and 5 seconds each, and never a blocking write.
 """
 
-import json
 import os
 import selectors
 import socket
@@ -38,7 +37,7 @@ class Answer(NamedTuple):
 
 
 Reply = Callable[[Answer], None]
-Page = Callable[[str, Reply], None]  # is given the query, and replies once, at once or when something has ended
+Page = Callable[[str, Reply], Answer | None]  # is given the query; None: it replies once, when something has ended
 
 
 class AdminConnection:
@@ -94,10 +93,12 @@ class AdminConnection:
         else:
             self.deadline = float("inf")  # what a page waits for has a time limit of its own
             try:
-                page(head.query, self.reply)
+                answer = page(head.query, self.reply)
             except Exception:  # of this question alone
                 log.exception("the page %s cannot be made", head.path)
-                self.reply(Answer(500, "this page cannot be made; see the log\n"))
+                answer = Answer(500, "this page cannot be made; see the log\n")
+            if answer is not None:
+                self.reply(answer)
 
     def reply(self, answer: Answer) -> None:
         if self.closed:
@@ -203,10 +204,6 @@ class AdminServer:
             if not self.paused_until:
                 self.selector.unregister(self.listener.socket)
             self.listener.remove()
-
-
-def as_json(value: object) -> Answer:
-    return Answer(200, json.dumps(value) + "\n", "application/json")
 
 
 def peer_user(sock: socket.socket) -> int | None:

@@ -1,18 +1,20 @@
 """The supervisor's pages: what probes, `ctl` and the status page ask, and what `ctl` may order."""
 
+import json
 import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ..config.errors import NOPERM, USAGE, StartError
 from ..config.settings import Config
 from ..log.records import log
-from ..process.operations import Done, Operations
+from ..process.operations import Done, Operations, Snapshot
 from ..system import binding
 from ..system.listeners import remove
 from . import exposition, figures
-from .admin_http import AdminServer, Answer, Page, Reply, as_json
+from .admin_http import AdminServer, Answer, Page, Reply
 
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,17 +29,17 @@ class Endpoints:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.servers: list[AdminServer] = []
-        self.made: dict[str, Answer] = {}  # pages made in this turn of the loop, for all that ask for them at once
+        self.made: dict[Callable[..., Answer], Answer] = {}  # in this turn of the loop, for all that ask
 
     def open(self, operations: Operations, selector: selectors.BaseSelector) -> None:
         """Bind and serve. Raises StartError when --admin or an explicit --control cannot be bound."""
         self.operations, self.selector = operations, selector
         config = self.config
         questions: dict[tuple[str, str], Page] = {
-            ("GET", "/livez"): lambda _, reply: reply(Answer(200, "ok\n")),
+            ("GET", "/livez"): lambda *_: Answer(200, "ok\n"),
             ("GET", "/readyz"): self.readyz,
-            ("GET", "/status"): lambda _, reply: reply(self.once("status", self.status)),
-            ("GET", "/metrics"): lambda _, reply: reply(self.once("metrics", self.metrics)),
+            ("GET", "/status"): lambda *_: self.once(status),
+            ("GET", "/metrics"): lambda *_: self.once(metrics),
         }
         orders: dict[tuple[str, str], Page] = {
             ("POST", "/reload"): lambda _, reply: operations.reload(outcome(reply)),
@@ -52,7 +54,7 @@ class Endpoints:
             file = os.path.join(os.path.dirname(__file__), "status.html")
             text = __spec__.loader.get_data(file).decode()  # type: ignore[union-attr]  # every loader of files has it
             page = Answer(200, text, "text/html; charset=utf-8", PAGE_POLICY)
-            self.bind(config.admin, {**questions, ("GET", "/"): lambda _, reply: reply(page)}, False)
+            self.bind(config.admin, {**questions, ("GET", "/"): lambda *_: page}, False)
             for server in self.servers:
                 log.info("admin endpoint on %s", server.listener.shown("http"))
         if config.control:
@@ -89,47 +91,47 @@ class Endpoints:
         for server in self.servers:
             server.close()
 
-    def once(self, name: str, make: Callable[[], Answer]) -> Answer:
-        if name not in self.made:
-            self.made[name] = make()
-        return self.made[name]
+    def once(self, make: Callable[[Snapshot], Answer]) -> Answer:
+        if make not in self.made:
+            self.made[make] = make(self.operations.snapshot())
+        return self.made[make]
 
-    def status(self) -> Answer:
-        return as_json(figures.status(self.operations.snapshot()))
-
-    def metrics(self) -> Answer:
-        return Answer(200, exposition.render(figures.families(self.operations.snapshot())), TEXT_FORMAT)
-
-    def readyz(self, query: str, reply: Reply) -> None:
+    def readyz(self, *_: Any) -> Answer:
         reason = self.operations.unready()
-        reply(Answer(503, f"not ready: {reason}\n") if reason else Answer(200, "ready\n"))
+        return Answer(503, f"not ready: {reason}\n") if reason else Answer(200, "ready\n")
 
-    def stop(self, query: str, reply: Reply) -> None:
+    def stop(self, *_: Any) -> Answer:
         self.operations.stop("ctl")
-        reply(Answer(202, "stopping\n"))
+        return Answer(202, "stopping\n")
 
-    def restart(self, query: str, reply: Reply) -> None:
+    def restart(self, *_: Any) -> Answer:
         refusal = self.operations.restart()
-        reply(Answer(409, refusal + "\n") if refusal else Answer(202, "restarting\n"))
+        return Answer(409, refusal + "\n") if refusal else Answer(202, "restarting\n")
 
-    def stacks(self, query: str, reply: Reply) -> None:
+    def stacks(self, *_: Any) -> Answer:
         self.operations.stacks()
-        reply(Answer(202, "each process logs where its threads are\n"))
+        return Answer(202, "each process logs where its threads are\n")
 
-    def workers(self, query: str, reply: Reply) -> None:
+    def workers(self, query: str, *_: Any) -> Answer:
         """Raise or lower the idle floor: the query is the change, with its sign."""
         sign, digits = query[:1], query[1:]
         if sign not in ("+", "-") or not (digits.isascii() and digits.isdigit() and len(digits) < 6):
-            reply(Answer(400, "needs a number with its sign: +2 or -2\n"))
-            return
+            return Answer(400, "needs a number with its sign: +2 or -2\n")
         floors = self.operations.change_floor(int(query))
         if floors is None:
-            reply(Answer(409, f"{self.operations.unready()}\n"))
-            return
+            return Answer(409, f"{self.operations.unready()}\n")
         before, after = floors
         most = self.operations.snapshot().workers["max"]
         note = "" if after == before + int(query) else f" (the bounds are 1 and --max {most})"
-        reply(Answer(200, f"idle floor {before} -> {after}{note}; a reload sets it back to --idle\n"))
+        return Answer(200, f"idle floor {before} -> {after}{note}; a reload sets it back to --idle\n")
+
+
+def status(seen: Snapshot) -> Answer:
+    return Answer(200, json.dumps(figures.status(seen)) + "\n", "application/json")
+
+
+def metrics(seen: Snapshot) -> Answer:
+    return Answer(200, exposition.render(figures.families(seen)), TEXT_FORMAT)
 
 
 def outcome(reply: Reply) -> Done:
