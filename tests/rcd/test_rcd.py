@@ -171,3 +171,21 @@ def test_uninstall(running: FreeBSD) -> None:
     running.run("test", "!", "-e", SCRIPT)
     running.run("rm", "-r", SOURCES)
     assert running.run("find", "/", "-xdev", "-name", "*hello*server*", "-not", "-path", "/proc/*") == ""
+
+
+def test_another_python_is_installed_meanwhile(running: FreeBSD) -> None:
+    """The service that runs is still found, whichever Python the command names by now."""
+    first = running.pid
+    running.run("sh", "-c", "ln -s $(python -c 'import sys; print(sys.executable)') /usr/local/bin/python9")
+    install = f"INIT=rc.d PYTHON=/usr/local/bin/python9 {SOURCES}/deploy/install install"
+    running.run("sh", "-c", install)
+    assert f"is running as pid {first}" in running.works("status").stdout
+    assert "already running" in running.fails("start").stderr
+    running.works("reload")
+    running.works("restart")
+    assert running.pid != first
+    assert running.ask("cat", f"/proc/{running.pid}/cmdline").startswith("/usr/local/bin/python9\0")
+    running.works("status")
+    running.run("sh", "-c", install.replace("python9", "python"))
+    running.works("stop")
+    running.fails("status")

@@ -124,6 +124,9 @@ def test_prefix_usr_means_etc(project: Path, tmp_path: Path) -> None:
     assert '-f "/etc/hello-server.toml"' in (tmp_path / "usr/etc/rc.d/hello_server").read_text()
 
 
+SEEN = "a service may not see home directories"
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
@@ -131,6 +134,8 @@ def test_prefix_usr_means_etc(project: Path, tmp_path: Path) -> None:
         ({"PREFIX": "/opt/a|b"}, "/opt/a|b: give a path of letters, digits and /._+- alone"),
         ({"INIT": "upstart"}, "INIT=upstart: give systemd, rc.d or none"),
         ({"PYTHON": "/bin/false"}, "PYTHON=/bin/false: give Python 3.11 or newer"),
+        ({"PREFIX": "/home/ada/.local", "INIT": "systemd"}, f"PREFIX=/home/ada/.local: {SEEN}: give one elsewhere"),
+        ({"PREFIX": "/root/opt", "INIT": "systemd"}, f"PREFIX=/root/opt: {SEEN}: give one elsewhere"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_done(
@@ -141,6 +146,32 @@ def test_mistakes_are_said_before_anything_is_done(
     done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, f"install: {said}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("home", ["/home/ada/.pyenv", "/root/venv", "/run/user/1000/uv"])
+@pytest.mark.parametrize("what", ["sys.executable", "sys.base_prefix"])
+def test_an_interpreter_in_a_home_directory(what: str, home: str, project: Path, tmp_path: Path) -> None:
+    """Is refused for systemd, whose unit could not execute it; where only what it needs lies there, that is said."""
+    python, place = tmp_path / "python3", tmp_path / "stage"
+    code = f"import sys; {what} = sys.argv.pop(1); exec(sys.argv[2])"
+    script = f'[ "$1" = -c ] || exec {sys.executable} "$@"; exec {sys.executable} -c "{code}" {home}/python "$@"'
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    given = {"DESTDIR": str(place), "PYTHON": str(python), "INIT": "systemd"}
+    command = [str(project / "deploy/install"), "install"]
+    done = subprocess.run(command, env={**os.environ, **given}, capture_output=True, text=True, timeout=60)
+    advice = f"{SEEN}: give one elsewhere, as in PYTHON=/usr/bin/python3"
+    if what == "sys.executable":
+        assert (done.returncode, done.stderr) == (1, f"install: PYTHON={home}/python: {advice}\n")
+        assert not place.exists()
+    else:
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.startswith("install: warning: PYTHON=")
+        assert done.stderr.endswith(f"; {SEEN}: give one elsewhere\n")
+
+
+def test_the_unit_has_a_directory_for_logs(project: Path) -> None:
+    assert "\nLogsDirectory=%N\n" in (project / "deploy/systemd/hello-server.service").read_text()
 
 
 def test_command_runs_from_anywhere(install: Install, tmp_path: Path) -> None:
