@@ -279,6 +279,17 @@ def test_start_directory_that_is_gone_is_named(prepare: Prepare, pool: str) -> N
     service.expect_errors = True
 
 
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_configuration_that_is_no_file(prepare: Prepare, kind: str) -> None:
+    """It neither hangs the start nor reads without end."""
+    service = prepare("prefork", BEGIN)
+    path = service.directory / "conf.toml"
+    if kind == "fifo":
+        os.mkfifo(path)
+    done = service.run("-x", "-f", path if kind == "fifo" else "/dev/zero", deadline=15)
+    assert done.returncode == 78 and len(done.stderr.splitlines()) == 1, done
+
+
 # -- in a zip ---------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import getopt
 import os
 import re
 import resource
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -116,6 +117,8 @@ def read_file(service: Service, name: str) -> tuple[dict[str, list[str]], dict[s
     import tomllib  # 17 ms that only services with a file pay
 
     try:
+        if not stat.S_ISREG(os.stat(name).st_mode) and name != os.devnull:  # to open a FIFO can block the supervisor
+            raise StartError(f"{name}: is no file; a reload reads the configuration again: give a file", CONFIG)
         with open(name, "rb") as file:
             parsed = tomllib.load(file)
     except OSError as error:
