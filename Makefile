@@ -94,10 +94,11 @@ lock: .venv/installed  ## choose newer versions of the development tools
 compile := pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
 	--annotation-style line requirements-dev.in --output-file requirements-dev.txt
 
-soak: .venv/installed  ## ten thousand connections, a million, and 200 stops under load; takes half an hour
+soak: .venv/installed  ## ten thousand connections, a million, 1,000 slow uploads, 200 stops under load; half an hour
 	$(bin)/python ci/load/ten_thousand.py
 	$(bin)/python ci/load/burst.py --plot docs/images/burst.svg
 	$(bin)/python ci/load/soak.py
+	$(bin)/python ci/load/slow_uploads.py
 
 log-load: .venv/installed  ## 100,000 requests are 100,000 lines of the log, in all forms; takes some minutes
 	$(bin)/python ci/load/logs.py
