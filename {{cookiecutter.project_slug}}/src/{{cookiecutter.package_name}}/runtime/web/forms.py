@@ -22,7 +22,7 @@ ENCODINGS = ("7bit", "8bit", "binary")
 
 
 class MissingFieldError(HTTPError, KeyError):
-    """A form has no such field: answered with 400 unless it is caught."""
+    """A form has no such field: answered with 400, unless the handler does something about it."""
 
 
 class Upload:
