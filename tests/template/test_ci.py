@@ -1,6 +1,7 @@
 """The parts of ci/ that can be tested without an engine."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,23 @@ def test_missing_engine_is_named(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("no Docker engine answers: start one")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_the_demo_needs_cookiecutter_alone(tools: bool, tmp_path: Path) -> None:
+    """On a fresh machine it installs no more; where the tools are, nothing."""
+    for name in ("Makefile", "requirements-dev.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nmkdir -p .venv/bin && cp pip .venv/bin/pip && cp pip .venv/bin/python\n")
+    (tmp_path / "pip").write_text('#!/bin/sh\necho "$@" >>said\n')
+    for program in (python, tmp_path / "pip"):
+        program.chmod(0o755)
+    if tools:
+        subprocess.run([python], cwd=tmp_path, check=True)
+        (tmp_path / ".venv/installed").touch()
+    for _ in range(2):
+        subprocess.run(["make", "demo", f"PYTHON={python}"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    install = ["install --quiet --constraint requirements-dev.txt cookiecutter"]
+    assert (tmp_path / "said").read_text().splitlines() == ([] if tools else install) + ["ci/demo.py"] * 2
