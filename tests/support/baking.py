@@ -120,7 +120,7 @@ def baker(template: Path, fresh: Path, answers: dict[str, str]) -> None:
 def digest(template: Path) -> str:
     """Names, modes and content of a template, and what generates from it."""
     seen = hashlib.sha256(importlib.metadata.version("cookiecutter").encode())
-    parts = [template / "cookiecutter.json", template / "local_extensions.py"]
+    parts = [template / "cookiecutter.json", *template.glob("*.py")]
     below = [path for part in ("hooks", TREE) for path in (template / part).rglob("*")]
     for path in sorted(path for path in parts + below if path.is_file()):
         seen.update(f"{path.relative_to(template)}\0{path.stat().st_mode}\0".encode())
