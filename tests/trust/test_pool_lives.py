@@ -70,6 +70,55 @@ def test_most_is_a_total_over_all_processes(place: Place, most: int, processes: 
     service.end()
 
 
+HELD = """
+from .probe import gate, tell
+
+def service_line(line, stream):
+    gate()
+    return "released"
+
+def service_connection(stream):
+    stream.write(service_line(stream.readline(), stream).encode())
+
+def worker_init(worker):
+    tell("worker_init")
+
+def worker_exit(worker):
+    tell("worker_exit")
+"""
+
+
+def test_idle_threads_leave_at_term(place: Place) -> None:
+    """Threaded: while one request goes on, the idle threads have left, and their worker_exit() has run."""
+    service = place("threaded")
+    service.watch("-n", "4", "-m", "4")
+    held = service.background()
+    (gate,) = service.events.wait("gate")
+    service.events.wait("worker_init", 4)
+    service.signal(signal.SIGTERM)
+    service.events.wait("worker_exit", 3, deadline=5)
+    gate.release()
+    assert held.result().body == b"released"
+    assert service.wait() == 0
+    assert len(service.events.all("worker_exit")) == 4
+
+
+@pytest.mark.parametrize("protocol", ["line", "stream"])
+def test_idle_threads_of_streams_leave_at_term(place: Place, protocol: str) -> None:
+    service = place("threaded", HELD, protocol)
+    service.watch("-n", "4", "-m", "4")
+    with service.wire() as held:
+        held.send("x\n")
+        (gate,) = service.events.wait("gate")
+        service.events.wait("worker_init", 4)
+        service.signal(signal.SIGTERM)
+        service.events.wait("worker_exit", 3, deadline=5)
+        gate.release()
+        assert held.rest() == b"released"
+    assert service.wait() == 0
+    assert len(service.events.all("worker_exit")) == 4
+
+
 LEAVING = (
     HOSTILE
     + """

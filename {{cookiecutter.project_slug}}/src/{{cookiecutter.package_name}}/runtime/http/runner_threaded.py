@@ -22,6 +22,7 @@ from ..ipc import forks, scoreboard
 from ..ipc.waker import Waker
 from ..log.records import log, log_stacks
 from ..loop.event_loop import Wakeup
+from ..loop.interfaces import Mode
 from ..loop.leadership import Demoted, Leader
 from ..loop.stall_monitor import StallMonitor
 from ..pool.thread_pool import PoolThread, ThreadPool
@@ -101,6 +102,19 @@ class Runner:
             os._exit(SOFTWARE)
         self.monitor.is_done = True
         self.loop.wake_monitor()
+
+    def is_leader_idle(self) -> bool:
+        """In a drain: all that is held is with other threads, and will be closed after its response; no other process can
+        hand something over. So the leader runs no handler any more."""
+        loop, thread = self.loop, self.leading
+        if thread is None or thread.has_left or thread.is_home or loop.mode != Mode.DRAINING or loop.intake.acceptors:
+            return False
+        return bool(loop.count) and loop.count == len(self.taken) and sum(map(bool, loop.board.states)) == 1
+
+    def end_leaders_worker(self) -> None:
+        """In the leader, which goes on with the loop."""
+        if self.is_leader_idle() and self.leading is not None:
+            self.threads.end_worker(self.leading)
 
     def failed(self, leader: Leader) -> None:
         """This thread ends, and another leads."""
@@ -242,6 +256,10 @@ class Monitor(StallMonitor):
 
     def look(self) -> bool:
         now = time.monotonic()
+        if self.loop.mode:
+            self.threads.drain()
+            if self.runner.is_leader_idle():
+                self.runner.have_led(None, self.runner.end_leaders_worker)
         if now >= self.next_tick:
             self.next_tick = now + TICK
             self.threads.tick()

@@ -55,6 +55,7 @@ class PoolThread(threading.Thread):
         self.working = 0.0  # when the job that it runs began; 0 = none, -1 = it leads the loop
         self.born = time.monotonic()
         self.is_able = False  # it has come through worker_init()
+        self.has_left = False  # worker_exit() has run
         self.counts = False  # it is one of the pool's `counted`
 
     @property
@@ -91,6 +92,7 @@ class ThreadPool:
         self.not_before = 0.0  # no thread is started earlier
         self.history: list[int] = []
         self.resizing = self.resize_again = False  # threads are being started; there may be more to do
+        self.draining = False  # threads end as soon as no job waits; one that comes later has one started for it
         self.stopping = False
         self.empty = threading.Event()  # set when the last thread has ended after `stop`
         self.on_begin: Callable[[], Callable[[], None]] = lambda: lambda: None
@@ -152,7 +154,8 @@ class ThreadPool:
                 return None
             job = self.waiting.popleft() if self.waiting else None
             if job is None:
-                if self.stopping:
+                if self.stopping or (self.draining and not thread.is_home):
+                    self.count_out(thread)
                     return None
                 self.idle[thread] = None
         if job is not None:
@@ -194,7 +197,7 @@ class ThreadPool:
     def leave(self, thread: PoolThread, good: bool) -> None:
         """Run worker_exit(); a thread that failed is replaced."""
         if good:
-            lifecycle.leave(self.handlers, thread.worker)
+            self.end_worker(thread)
         delay: float | None = 0.0
         with self.lock:
             del self.all[thread.number]
@@ -214,6 +217,12 @@ class ThreadPool:
         elif delay:
             log.warning("threads fail too fast: the next one starts in %.1f s", delay)
         self.resize()
+
+    def end_worker(self, thread: PoolThread) -> None:
+        """Run worker_exit(), once."""
+        if not thread.has_left:
+            thread.has_left = True
+            lifecycle.leave(self.handlers, thread.worker)
 
     # ---- what any thread may call --------------------------------------------------------------------------------
 
@@ -283,7 +292,8 @@ class ThreadPool:
             self.resize_again = False
             starting, idle, total = self.starting, len(self.idle) - self.retiring, len(self.all) - self.retiring
             busy = max(0, total - idle - starting)
-            change = pool_size.change(idle, busy, starting, self.floor, self.ceiling, self.history)
+            floor = 0 if self.draining else self.floor
+            change = pool_size.change(idle, busy, starting, floor, self.ceiling, self.history)
             if self.waiting:
                 change = max(change, min(len(self.waiting) - idle - starting, self.ceiling - total))
             if change < 0:
@@ -351,6 +361,12 @@ class ThreadPool:
             self.history = [*self.history[1 - pool_size.CALM :], len(self.idle) - self.retiring]
         self.resize()
         self.on_tick()  # shows what that has changed
+
+    def drain(self) -> None:
+        """Let idle threads end now, and the others after their jobs."""
+        with self.lock:
+            self.draining = True
+            self.retire(len(self.idle) - self.retiring)
 
     def stop(self, timeout: float | None) -> bool:
         """Let all threads end after their jobs; True when they have."""

@@ -62,6 +62,8 @@ class Runner:
         self.engine.serve(accepted, thread.worker)
 
     def attend(self, now: float) -> float:
+        if not self.engine.queue.is_open:
+            self.pool.drain()
         if now >= self.next_tick:
             self.next_tick = now + TICK
             self.pool.tick()
