@@ -15,7 +15,7 @@ SERVICE = Service(
     version=__version__,
     pool="{{ cookiecutter.pool }}",
     protocol="{{ cookiecutter.protocol }}",
-    defaults={"port": {{ cookiecutter.port }}{{ cookiecutter.__defaults }}},
+    defaults={"port": {{ cookiecutter.port }}},
 )
 
 if __name__ == "__main__":

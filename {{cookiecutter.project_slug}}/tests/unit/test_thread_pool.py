@@ -156,6 +156,23 @@ def test_every_thread_enters_and_leaves(make: Make, handlers: Handlers) -> None:
     assert len(handlers.entered) == 3
 
 
+def test_a_drain_ends_idle_threads_and_serves_late_jobs(make: Make, handlers: Handlers) -> None:
+    pool, jobs = make(3, 3), Jobs()
+    pool.resize()
+    pool.submit(jobs)
+    jobs.wait_running(1)
+    wait_until(lambda: len(pool.idle) == 2)
+    pool.drain()
+    wait_until(lambda: len(handlers.left) == 2)
+    pool.tick()
+    assert len(pool.all) == 1, "it does not grow again"
+    pool.submit(jobs)
+    jobs.wait_running(1)
+    jobs.release.set()
+    wait_until(lambda: not pool.all)
+    assert sorted(handlers.left) == sorted(handlers.entered)
+
+
 def test_thread_that_fails_is_replaced(make: Make) -> None:
     pool, jobs = make(1, 1), Jobs()
     jobs.release.set()

@@ -98,6 +98,7 @@ class Engine:
 
     def drain(self) -> None:
         self.context.drains()
+        Worker.draining = True
         self.server.is_closing = True
         self.server.is_retiring = self.loop.mode == Mode.RETIRING
         self.server.keep_alive = min(self.server.keep_alive, GRACE)  # of those that still finish something

@@ -14,6 +14,8 @@ class Worker:
     """One worker (a process or a thread). Put what lives as long as it, such as a database connection, on it as
     attributes of your own: `worker.db = connect()`."""
 
+    draining = False  # the service stops, or a reload replaces it, and waits for the work of this process
+
     def __init__(self, number: int) -> None:
         self.number = number  # a process: of its slot in the pool, which a successor gets again; a thread: counts up
         self.pid = os.getpid()

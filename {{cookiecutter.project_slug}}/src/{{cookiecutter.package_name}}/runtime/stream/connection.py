@@ -14,15 +14,15 @@ from ..log.frames import ACCESS
 from ..log.records import COMPACT, INFO, channel, log, log_stacks, stamp
 from ..pool.worker import Worker, WorkerFailed
 from .accept_queue import Accepted
-from .stream import Stream
+from .stream import Drain, Stream
 
 LINGERING = 2.0  # seconds in which a client that still sends after our end may notice it
 LINGERING_BYTES = 2**20  # that it may send in them
 
 
-def opened(accepted: Accepted, config: Config, worker: Worker) -> Stream:
+def opened(accepted: Accepted, config: Config, worker: Worker, drain: Drain) -> Stream:
     sock, peer = accepted
-    stream = Stream(sock, peer, worker)
+    stream = Stream(sock, peer, worker, drain)
     with suppress(OSError):  # macOS, of a connection that its client has reset: the first read raises it again
         stream.settimeout(config.idle_timeout or None)
     if config.access_log != "off":

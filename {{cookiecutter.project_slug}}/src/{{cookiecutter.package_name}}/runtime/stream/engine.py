@@ -31,9 +31,10 @@ from ..process.member import Context
 from ..system.listeners import Listener
 from . import connection
 from .accept_queue import PAUSE, Accepted, AcceptQueue
-from .stream import Stream
+from .stream import Drain, Stream
 
 INTERVAL = 0.25  # seconds between two looks for handlers that exceed --request-timeout
+GRACE = 0.5  # seconds that an idle connection of `line` lives on in a drain: a line may be on its way
 
 
 class Life(Enum):
@@ -89,6 +90,8 @@ class Engine:
         self.streams: dict[Stream, int] = {}  # with the idents of their threads
         self.hung: set[Stream] = set()  # of those: their handlers exceeded --request-timeout
         self.deadline = float("inf")  # when a member without a server ends at the latest
+        self.drained = Drain()  # for handlers
+        self.cut_after = 0.0  # when idle connections of `line` are ended
         self.waker = Waker()  # of the monitor
         self.wakeup = wakeup
         self.poller = select.poll()
@@ -99,7 +102,7 @@ class Engine:
     def descriptors(self) -> list[int]:
         """Those that no child of user code gets; it has the stream of the handler that forks it."""
         streams = [stream for stream, thread in list(self.streams.items()) if thread != threading.get_ident()]
-        return [self.waker.reader, self.waker.writer, *(stream.socket.fileno() for stream in streams)]
+        return [self.waker.reader, self.waker.writer, self.drained.reader, self.drained.writer, *(stream.socket.fileno() for stream in streams)]
 
     # ---- the threads that run user code --------------------------------------------------------------------------
 
@@ -116,7 +119,7 @@ class Engine:
 
     def serve(self, accepted: Accepted, worker: Worker) -> None:
         """Serve a connection that is held to its end, in the thread of this worker."""
-        stream = connection.opened(accepted, self.config, worker)
+        stream = connection.opened(accepted, self.config, worker, self.drained)
         self.streams[stream] = threading.get_ident()
         good = False
         try:
@@ -164,10 +167,13 @@ class Engine:
             if self.life is not SERVING:
                 return
             self.move(DRAINING)
+            self.cut_after = time.monotonic() + GRACE
             self.context.drains()
+            Worker.draining = True
             self.show(LEAVING)
             self.runner.stop_accepting()
             self.empty_queue()
+        self.drained.begin()
         self.context.wake_server()
         self.waker.wake()
 
@@ -181,7 +187,7 @@ class Engine:
     def turn(self) -> None:
         """Wait for something to happen, and act on it."""
         seconds = self.runner.attend(time.monotonic())
-        if self.config.request_timeout:
+        if self.config.request_timeout or self.life is DRAINING:
             seconds = min(seconds, INTERVAL)
         if self.life is DRAINING and self.queue.is_open:
             seconds = min(seconds, PAUSE)
@@ -201,6 +207,10 @@ class Engine:
             os._exit(1)
         if self.config.request_timeout:
             self.expire(now)
+        if self.life is DRAINING and now >= self.cut_after:
+            for stream in list(self.streams):
+                if stream.waits_for_line and now - stream.born >= GRACE:
+                    stream.cut()
         with self.lock:
             if self.life is DRAINING and self.queue.is_open:
                 self.empty_queue()

@@ -21,21 +21,29 @@ def check(handlers: ModuleType) -> None:
 
 def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
     """What is run for each connection: read lines (ended by CRLF or LF, at most --max-line bytes), pass each on
-    without its end, send what comes back. An over-long line is answered and the connection closed."""
+    without its end, send what comes back. An over-long line is answered and the connection closed. In a drain the
+    connection ends after the lines that have come."""
 
     def serve(stream: Stream) -> None:
+        left = -1  # bytes that had come when the drain was noticed, and have not been served; -1: it was not
         while not stream.closed:
             try:
+                stream.waits_for_line = True
                 line = stream.readline(config.max_line)
             except LineTooLongError:
                 stream.write(TOO_LONG)
                 return
-            if not line:
+            if not line or (stream.is_cut and not line.endswith(b"\n")):
                 return
+            stream.waits_for_line = False
             answer = handlers.service_line(bare(line), stream)
             if isinstance(answer, str):
                 answer = answer.encode()
             if answer:
                 stream.write(answer)
+            if stream.is_draining:
+                left = stream.unread if left < 0 else left - len(line)
+                if left <= 0:
+                    return
 
     return serve

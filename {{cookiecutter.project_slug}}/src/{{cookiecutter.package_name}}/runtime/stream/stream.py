@@ -5,17 +5,28 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from ..ipc import forks
-from ..ipc.waker import wait_for
+from ..ipc.waker import Waker, wait_for
 from ..system.listeners import peer_of
 
 CHUNK = 65536
 FIRST_CHUNK = 512  # bytes asked for at first: the buffer is there while a thread waits, and there may be 10,000 of them
 # macOS has another name for the time after which the first probe is sent.
 KEEPIDLE = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
+
+
+class Drain(Waker):
+    """Of a member: readable as soon as its drain has begun."""
+
+    began = False
+
+    def begin(self) -> None:
+        self.began = True
+        self.wake()
 
 
 class LineTooLongError(Exception):
@@ -31,11 +42,11 @@ class Stream:
     until `flush`, a read, or 64 KiB. Raises ConnectionError for one that has gone, TimeoutError for a silent one."""
 
     __slots__ = (
-        "_ended", "_input", "_output", "_size", "_waiting", "born", "closed", "error", "on_end", "peer", "received",
-        "running_since", "sent", "socket", "worker",
+        "_asks", "_drain", "_ended", "_input", "_output", "_seconds", "_size", "_waiting", "born", "closed", "error",
+        "is_cut", "on_end", "peer", "received", "running_since", "sent", "socket", "waits_for_line", "worker",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, peer: Any, worker: Any) -> None:
+    def __init__(self, sock: socket.socket, peer: Any, worker: Any, drain: Drain | None = None) -> None:
         self.socket = sock
         self.peer = peer  # (address, port) of the client, "" on a UNIX socket
         self.worker = worker  # the object that worker_init got
@@ -45,6 +56,11 @@ class Stream:
         self.on_end: Callable[[Stream, bool], None] | None = None  # for the access log: whether the handler succeeded
         self.running_since = time.monotonic()  # when the handler last went on; 0 = it waits for the client
         self.born = self.running_since
+        self.waits_for_line = False  # and not for what a handler reads: a drain may end it
+        self.is_cut = False  # it has
+        self._drain = drain
+        self._asks = False  # the handler knows of drains
+        self._seconds: float | None = None  # of settimeout
         self._input = b""
         self._output: list[bytes] = []
         self._waiting = 0
@@ -58,9 +74,21 @@ class Stream:
         return peer_of(address) if isinstance(address, tuple) else address
 
     @property
-    def unread(self) -> bool:
-        """Whether bytes have come that the handler has not read."""
-        return bool(self._input)
+    def unread(self) -> int:
+        """How many bytes have come that the handler has not read."""
+        return len(self._input)
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service stops, or a reload replaces it, and waits for this connection. Once a handler has asked
+        for this, a read that has got nothing yet returns b"" as soon as it is so, instead of waiting."""
+        self._asks = True
+        return self.is_draining
+
+    @property
+    def is_draining(self) -> bool:
+        """The same, for the runtime."""
+        return self._drain is not None and self._drain.began
 
     def fileno(self) -> int:
         """The descriptor, for select and the like. What is buffered already does not show there."""
@@ -76,6 +104,7 @@ class Stream:
         if seconds is not None and not seconds >= 1e-6:
             raise ValueError(f"settimeout needs a time above 0, or None, not {seconds!r}")
         # The kernel keeps the time (socket(7)). With Python's own timeout a poll would precede each call.
+        self._seconds = seconds
         limit = struct.pack("ll", *divmod(int((seconds or 0) * 1e6), 1_000_000))
         self.socket.settimeout(None)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
@@ -96,13 +125,16 @@ class Stream:
         if KEEPIDLE is not None and self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, KEEPIDLE, seconds)
 
-    def _receive(self) -> bytes:
-        """The next bytes; b"" at the end of the client's side, which may still read ours (half-close)."""
+    def _receive(self, goes_on: bool) -> bytes:
+        """The next bytes; b"" at the end of the client's side, which may still read ours (half-close). A read that
+        `goes_on` has got some already."""
         if self._ended:
             return b""
         self.flush()
         self.running_since = 0.0
         try:
+            if self._asks and not goes_on and self._drain is not None and self._waits_in_vain(self._drain):
+                return b""
             data = self.socket.recv(self._size)  # retried by Python itself on EINTR (PEP 475)
         except OSError as error:
             raise self._failed(error) from None
@@ -113,12 +145,29 @@ class Stream:
         self._size = min(CHUNK, 2 * self._size) if len(data) == self._size else max(FIRST_CHUNK, len(data))
         return data
 
+    def _waits_in_vain(self, drain: Drain) -> bool:
+        """Wait for the client. True: a drain has begun before."""
+        poller = select.poll()
+        for one in (self.socket, drain):
+            poller.register(one, select.POLLIN)
+        found = [fd for fd, _ in poller.poll(None if self._seconds is None else self._seconds * 1000)]
+        if not found:
+            raise BlockingIOError  # as after SO_RCVTIMEO
+        return self.socket.fileno() not in found
+
+    def cut(self) -> None:
+        """For the runtime, in any thread: end the client's side, if that has been silent since the last line."""
+        if not (self.running_since or self._input):
+            self.is_cut = True
+            with suppress(OSError):  # the client has left
+                self.socket.shutdown(socket.SHUT_RD)
+
     def read(self, size: int = -1) -> bytes:
         """Exactly `size` bytes, fewer only at the end; without `size`, all until the end."""
         pieces, length = [self._input], len(self._input)
         self._input = b""
         try:
-            while (size < 0 or length < size) and (piece := self._receive()):
+            while (size < 0 or length < size) and (piece := self._receive(length > 0)):
                 pieces.append(piece)
                 length += len(piece)
         finally:
@@ -129,7 +178,7 @@ class Stream:
     def read_some(self, size: int = CHUNK) -> bytes:
         """What has come, at least one byte and at most `size`; b"" at the end."""
         if not self._input:
-            self._input = self._receive()
+            self._input = self._receive(False)
         return self._take(size)
 
     def readline(self, limit: int = CHUNK) -> bytes:
@@ -140,7 +189,7 @@ class Stream:
             start = len(self._input)
             if start > limit + 1:  # one more: the CR of a CRLF still to come
                 raise LineTooLongError(limit, self._input[:32])
-            piece = self._receive()
+            piece = self._receive(bool(self._input))
             if not piece:
                 at = start - 1
                 break

@@ -144,6 +144,12 @@ class Request:
             return ""
 
     @property
+    def draining(self) -> bool:
+        """Whether the service stops, or a reload replaces it, and waits for this response: for generators that would go
+        on as long as their clients do."""
+        return bool(self.worker.draining)
+
+    @property
     def target(self) -> str:
         """The request target exactly as sent."""
         return self.head.target
