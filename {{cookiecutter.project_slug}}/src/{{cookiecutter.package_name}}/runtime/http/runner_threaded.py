@@ -104,8 +104,8 @@ class Runner:
         self.loop.wake_monitor()
 
     def is_leader_idle(self) -> bool:
-        """In a drain: all that is held is with other threads, and will be closed after its response; no other process can
-        hand something over. So the leader runs no handler any more."""
+        """In a drain: all that is held is with other threads, and will be closed after its response; no other process
+        can hand something over. So the leader runs no handler any more."""
         loop, thread = self.loop, self.leading
         if thread is None or thread.has_left or thread.is_home or loop.mode != Mode.DRAINING or loop.intake.acceptors:
             return False

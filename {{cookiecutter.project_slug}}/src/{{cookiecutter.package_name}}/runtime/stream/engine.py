@@ -102,7 +102,8 @@ class Engine:
     def descriptors(self) -> list[int]:
         """Those that no child of user code gets; it has the stream of the handler that forks it."""
         streams = [stream for stream, thread in list(self.streams.items()) if thread != threading.get_ident()]
-        return [self.waker.reader, self.waker.writer, self.drained.reader, self.drained.writer, *(stream.socket.fileno() for stream in streams)]
+        pipes = (self.waker.reader, self.waker.writer, self.drained.reader, self.drained.writer)
+        return [*pipes, *(stream.socket.fileno() for stream in streams)]
 
     # ---- the threads that run user code --------------------------------------------------------------------------
 
