@@ -541,7 +541,7 @@ def test_missing_function_is_named(make: Make, pool: str) -> None:
 def test_drain_timeout_is_30_s_by_default(make: Make, pool: str) -> None:
     for protocol, handlers in (("line", LINE), ("stream", STREAM)):
         done = make(pool, protocol, handlers).run("--help")
-        assert re.search(r"--drain-timeout [^\[]*?default 30\)", done.stdout, re.DOTALL), done.stdout
+        assert re.search(r"--drain-timeout [^\[]*?default\s+30\)", done.stdout, re.DOTALL), done.stdout
 
 
 def test_no_reset_destroys_the_last_words(lines: Service, tmp_path: Path) -> None:
