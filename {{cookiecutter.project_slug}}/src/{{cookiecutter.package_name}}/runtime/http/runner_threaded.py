@@ -259,7 +259,7 @@ class Monitor(StallMonitor):
         if self.loop.mode:
             self.threads.drain()
             if self.runner.is_leader_idle():
-                self.runner.have_led(None, self.runner.end_leaders_worker)
+                self.runner.give_back(None, self.runner.end_leaders_worker)
         if now >= self.next_tick:
             self.next_tick = now + TICK
             self.threads.tick()
