@@ -3,8 +3,8 @@
 import time
 
 from {{ cookiecutter.package_name }}.runtime.http.engine import INLINE
-from {{ cookiecutter.package_name }}.runtime.web.routes import Route
 from {{ cookiecutter.package_name }}.runtime.http.runner_threaded import RETRY, STALL, measure
+from {{ cookiecutter.package_name }}.runtime.web.routes import Route
 
 
 def measured(*runs: float) -> Route:
