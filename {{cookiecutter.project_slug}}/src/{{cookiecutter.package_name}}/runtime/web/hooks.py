@@ -13,11 +13,15 @@ from .fields import preferred
 from .messages import DisconnectedError, Request
 from .response import BODILESS, HTTPError, Response, error_page, failure
 
-Before = Callable[[Request], Any]  # None: go on
+Result = Response | bytes | str | dict[str, Any] | list[Any] | None  # what handlers return: see Response.of
+Before = Callable[[Request], Result]  # None: go on
 After = Callable[[Request, Response], Response | None]  # None: the same response, changed or not
-OnError = Callable[[Request, Any], Any]  # the exception is of the kind that it is for
-Handler = Callable[[Request], Any]
-Kind = TypeVar("Kind", bound=Callable[..., Any])
+OnError = Callable[[Request, Any], Result]  # the exception is of the kind that it is for
+Handler = Callable[[Request], Result]
+BeforeT = TypeVar("BeforeT", bound=Before)
+AfterT = TypeVar("AfterT", bound=After)
+HandlerT = TypeVar("HandlerT", bound=Handler)
+OnErrorT = TypeVar("OnErrorT", bound=Callable[[Request, Any], Result])
 TEXTS = re.compile(r"text/|application/(?:javascript|json|xml|wasm|manifest\+json)|[^;]+\+(?:json|xml)|font/[ot]tf")
 VARY = ("Vary", "Accept-Encoding")
 
@@ -70,7 +74,7 @@ def wrapped(handler: Handler, layers: Layers) -> Handler:
     return run
 
 
-def first(hooks: list[Before], request: Request) -> Any:
+def first(hooks: list[Before], request: Request) -> Result:
     """The first answer that one of them gives."""
     for hook in hooks:
         result = hook(request)

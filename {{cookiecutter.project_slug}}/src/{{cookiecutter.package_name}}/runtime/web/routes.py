@@ -17,12 +17,11 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .fields import unescape
-from .hooks import After, Before, Handler, Hooks, Layers, OnError, wrapped
+from .hooks import After, AfterT, Before, BeforeT, Handler, HandlerT, Hooks, Layers, OnErrorT, wrapped
 
 if TYPE_CHECKING:
     from .client import Client
 
-Decorator = Callable[[Handler], Handler]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SLASH = "\udc2f"  # stands for an escaped slash while a path is matched: no decoded text holds it
 PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
@@ -94,8 +93,8 @@ class Router:
         self.is_mounted = False
 
     def add(
-        self, method: str, path: str, handler: Handler, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> Handler:
+        self, method: str, path: str, handler: HandlerT, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> HandlerT:
         """Add a handler. Raises ValueError for a wrong path, an unknown method, or one that is there already."""
         own = Hooks(before, after)
         self.place(method, path, handler, (self.hooks, own) if own else (self.hooks,))
@@ -124,23 +123,35 @@ class Router:
     def routes(self) -> list[Route]:
         return [*self.literal.values(), *self.patterns]
 
-    def route(self, method: str, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+    def route(
+        self, method: str, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         """A decorator that adds its function: `@routes.route("PUT", "/orders/{id}")`."""
         return lambda handler: self.add(method, path, handler, before=before, after=after)
 
-    def get(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+    def get(
+        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         return self.route("GET", path, before=before, after=after)
 
-    def post(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+    def post(
+        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         return self.route("POST", path, before=before, after=after)
 
-    def put(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+    def put(
+        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         return self.route("PUT", path, before=before, after=after)
 
-    def patch(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+    def patch(
+        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         return self.route("PATCH", path, before=before, after=after)
 
-    def delete(self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()) -> Decorator:
+    def delete(
+        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
+    ) -> Callable[[HandlerT], HandlerT]:
         return self.route("DELETE", path, before=before, after=after)
 
     def mount(self, prefix: str, router: "Router") -> None:
@@ -156,25 +167,25 @@ class Router:
         self.mounts += [(prefix, (self.hooks, router.hooks)), *inner]
         router.is_mounted = True
 
-    def before(self, hook: Before) -> Before:
+    def before(self, hook: BeforeT) -> BeforeT:
         """A decorator: call this with each request before its handler, also where there is none (404, 405). What it
         returns, unless None, is the answer, in place of the handler's; what it raises, as if the handler had."""
         self.hooks.before.append(hook)
         return hook
 
-    def after(self, hook: After) -> After:
+    def after(self, hook: AfterT) -> AfterT:
         """A decorator: call this with each request and its response, error pages included, the last one first. It
         changes the response, or returns another. Not seen are answers to what was refused before it was a request (400,
         408, 413, 431); 304, 206, 412 and 416 are made of what it returns."""
         self.hooks.after.append(hook)
         return hook
 
-    def error(self, kind: int | type[Exception]) -> Callable[[OnError], OnError]:
+    def error(self, kind: int | type[Exception]) -> Callable[[OnErrorT], OnErrorT]:
         """A decorator: have this answer for HTTPErrors of a status, or for exceptions of a class. It gets the request
         and the exception. What it returns has that status (500 for other exceptions), unless it is a Response.
         `error(500)` gets all exceptions that nothing else handles; the log has their tracebacks."""
 
-        def add(hook: OnError) -> OnError:
+        def add(hook: OnErrorT) -> OnErrorT:
             self.hooks.errors[kind] = hook
             return hook
 
