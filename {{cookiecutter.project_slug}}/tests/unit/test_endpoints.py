@@ -1,6 +1,7 @@
 """The pages of the supervisor, asked without one: `Operations` is faked."""
 
 import time
+from collections.abc import Sequence
 
 from {{ cookiecutter.package_name }}.runtime.config.settings import Config
 from {{ cookiecutter.package_name }}.runtime.ipc.metrics import Figures
@@ -27,6 +28,12 @@ class Service(Operations):
         self.board.words[self.board.base(0) + STATE] = BUSY
         self.board.words[self.board.base(0) + HANDED_OVER] = 3
         self.board.record(self.board.base(0), 0.001)
+
+    def note_readiness(self, now: float) -> None:
+        pass
+
+    def look_up(self, names: Sequence[str]) -> bool:
+        return True
 
     def on_signal(self) -> None:
         self.ordered.append("signals")
