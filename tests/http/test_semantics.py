@@ -36,22 +36,22 @@ def index(request):
 def echo(request):
     return Response(request.body, headers={"X-Trailers": repr(request.trailers)})
 
-@routes.post("/deaf")
+@routes.post("/deaf", stream=True)
 def deaf(request):
     return "not read"
 
-@routes.post("/some")
+@routes.post("/some", stream=True)
 def some(request):
     return request.read(3)
 
-@routes.post("/pieces")
+@routes.post("/pieces", stream=True)
 def pieces(request):
     sizes = []
     while piece := request.read(1000):
         sizes.append(len(piece))
     return {"total": sum(sizes), "most": max(sizes), "after": len(request.read()), "all": len(request.body)}
 
-@routes.post("/stubborn")
+@routes.post("/stubborn", stream=True)
 def stubborn(request):
     "Catches what it should let pass, and reads on."
     seen = []
@@ -64,7 +64,7 @@ def stubborn(request):
             seen.append(error.status)
     return {"seen": seen}
 
-@routes.post("/mirror")
+@routes.post("/mirror", stream=True)
 def mirror(request):
     "Answers with the body while it comes."
     def pieces():
@@ -72,12 +72,12 @@ def mirror(request):
             yield piece
     return Response(pieces())
 
-@routes.post("/slowly")
+@routes.post("/slowly", stream=True)
 def slowly(request):
     gate("gate:slowly")
     return {"length": len(request.body)}
 
-@routes.post("/left")
+@routes.post("/left", stream=True)
 def left(request):
     try:
         return request.body

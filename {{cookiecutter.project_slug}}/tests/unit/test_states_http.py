@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.http import Response, Router
+from {{ cookiecutter.package_name }}.runtime.http import Request, Response, Router
 from {{ cookiecutter.package_name }}.runtime.http.bodies import prepared
 from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
 from {{ cookiecutter.package_name }}.runtime.http.server_state import ServerState
 from {{ cookiecutter.package_name }}.runtime.http1.states import HANDLING, SENDING, TRANSITIONS, State
+from {{ cookiecutter.package_name }}.runtime.ipc import scoreboard
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import Scoreboard
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
@@ -66,11 +67,14 @@ class Peer:
 
     def __init__(self) -> None:
         config = SimpleNamespace(
-            max_head=65536, max_body=1000, header_timeout=10.0, body_timeout=30.0, keep_alive=75.0, name="test",
-            request_id="asked", access_log="off", max_requests=0,
+            max_head=65536, max_body=100000, header_timeout=10.0, body_timeout=30.0, keep_alive=75.0, name="test",
+            request_id="asked", access_log="off", max_requests=0, max=2, spool_dir="/tmp",
         )  # fmt: skip
+        routes = Router()
+        routes.post("/")(print)
+        routes.post("/stream", stream=True)(print)
         context: Any = SimpleNamespace(
-            config=config, board=Scoreboard(1), handlers=SimpleNamespace(routes=Router()), wake_server=lambda: None
+            config=config, board=Scoreboard(1), handlers=SimpleNamespace(routes=routes), wake_server=lambda: None
         )
         self.server = ServerState(context, 0)
         self.server.clock.tick(0.0)
@@ -79,6 +83,8 @@ class Peer:
         self.server.dispose = lambda body: body.close()
         self.loop = Loop()
         self.result: Any = b"ok"
+        self.bodies: list[bytes] = []  # that handlers have found
+        self.trailers: list[tuple[str, str]] = []
         ours, self.client = socket.socketpair()
         ours.setblocking(False)
         self.connection = Checked(self.server, self.loop, ours, "")
@@ -86,6 +92,9 @@ class Peer:
 
     def serve(self, connection: Connection, head: Any, body: Any, source: Any) -> None:
         connection.state = HANDLING
+        request = Request(head, body, source, "", None)
+        self.bodies.append(request.body)
+        self.trailers += request.trailers
         result = self.result
         if not isinstance(result, bytes):
             result = prepared(result, Worker(1), copy_context(), head)
@@ -206,11 +215,127 @@ def test_a_slow_reader_that_is_refused_in_a_body(peer: Peer) -> None:
     assert peer.state() == State.SENDING
 
 
-def test_a_large_body_reaches_its_handler_as_a_stream(peer: Peer) -> None:
-    """It is refused by its length, or read by the handler; what is unread ends the connection."""
-    head = b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n"
-    assert peer.say(head) == State.LINGER
+def test_a_body_that_is_not_read_ends_the_connection(peer: Peer) -> None:
+    """Its handler reads it while it comes, or does not. A path without one is answered at once, too."""
+    for path in (b"/stream", b"/nowhere"):
+        other = Peer()
+        other.serve = lambda connection, head, body, source: connection.answer(head, b"ok", source)  # type: ignore[method-assign]
+        other.server.serve = other.serve
+        assert other.say(LARGE.replace(b"/", path, 1)) == State.LINGER
+        assert other.hear().endswith(b"ok")
+        assert other.server.board.total(scoreboard.STREAMING) == 0
+        other.client.close()
+        other.connection.sock.close()
+
+
+LARGE = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n"
+EXPECT = POST[:-2] + b"Expect: 100-continue\r\n\r\n"
+
+
+def feed(peer: Peer, data: bytes) -> State:
+    for at in range(0, len(data), 20_000):
+        peer.say(data[at : at + 20_000])
+    return peer.state()
+
+
+def test_a_large_body_is_spooled(peer: Peer) -> None:
+    assert peer.say(LARGE) == State.SPOOLING
+    assert not peer.connection.is_parked
+    assert not peer.connection.runs_user_code
+    assert feed(peer, b"x" * 69_999) == State.SPOOLING
+    assert peer.connection.upload.spool.fd >= 0
+    assert peer.say(b"y" + GET) == State.HEAD
+    assert [len(body) for body in peer.bodies] == [70_000, 0]
+    assert peer.connection.upload is None
+    assert peer.hear().count(b"ok") == 2
+
+
+def test_a_chunked_body_grows_large(peer: Peer) -> None:
+    assert peer.say(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") == State.BODY
+    assert feed(peer, b"11170\r\n" + b"x" * 69_999) == State.SPOOLING
+    assert peer.say(b"y\r\n0\r\n\r\n") == State.HEAD
+    assert peer.bodies == [b"x" * 69_999 + b"y"]
+
+
+def test_the_loop_asks_for_a_body(peer: Peer) -> None:
+    assert peer.say(EXPECT) == State.SPOOLING
+    assert peer.hear() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert peer.say(b"abcd") == State.HEAD
+    assert peer.bodies == [b"abcd"]
     assert peer.hear().endswith(b"ok")
+
+
+def test_a_large_body_that_comes_too_slowly(peer: Peer) -> None:
+    peer.say(LARGE)
+    peer.connection.expire()
+    assert peer.state() == State.LINGER
+    assert b" 408 " in peer.hear()
+    assert peer.connection.upload is None
+
+
+def test_a_slow_reader_that_is_refused_in_a_large_body(peer: Peer) -> None:
+    peer.say(LARGE)
+    crowd(peer)
+    peer.connection.expire()
+    assert peer.state() == State.SENDING
+
+
+def test_the_client_leaves_in_a_large_body(peer: Peer) -> None:
+    peer.say(LARGE)
+    peer.client.close()
+    peer.connection.ready(1)
+    assert peer.state() == State.CLOSED
+
+
+@pytest.mark.parametrize("directory", ["/proc", "/nowhere"])
+def test_a_spool_that_cannot_be_made(peer: Peer, directory: str) -> None:
+    peer.server.spool_dir = directory
+    peer.say(LARGE)
+    assert feed(peer, b"x" * 69_999) == State.LINGER
+    assert b" 503 " in peer.hear()
+
+
+def test_a_whole_body_waits_for_a_worker_or_a_sibling(peer: Peer) -> None:
+    """Its file goes with it, and its trailers, and what follows it."""
+    for head, data, trailers in (
+        (LARGE, b"x" * 70_000, []),
+        (EXPECT, b"abcd", []),
+        (LARGE.replace(b"Content-Length: 70000", b"Transfer-Encoding: chunked"),
+         b"11170\r\n" + b"x" * 70_000 + b"\r\n0\r\nX-Sum: 1\r\n\r\n", [("x-sum", "1")]),
+    ):  # fmt: skip
+        mine, sibling = Peer(), Peer()
+        mine.say(head)
+        mine.loop.is_stood_in = True
+        assert feed(mine, data + GET) == State.BODY
+        assert mine.loop.postponed == [mine.connection]
+        assert mine.connection.is_parked
+        parcel = mine.connection.parcel()
+        assert parcel is not None
+        sibling.connection.unpack(parcel, [os.dup(fd) for fd in mine.connection.files])
+        mine.loop.is_stood_in = False
+        mine.connection.resume()
+        for one in (mine, sibling):
+            assert one.trailers == trailers
+            assert [len(body) for body in one.bodies] == [70_000 if len(data) > 4 else 4, 0]
+            assert one.state() == State.HEAD
+            assert one.hear().count(b"ok") == 2
+            one.client.close()
+            one.connection.sock.close()
+
+
+def test_no_more_than_half_of_the_workers_read_bodies(peer: Peer) -> None:
+    """The others' bodies are received by the loop."""
+    head = LARGE.replace(b"/", b"/stream", 1)
+    busy = Peer()
+    busy.server.board = peer.server.board
+    busy.server.words = peer.server.words
+    busy.server.serve = lambda connection, head, body, source: None
+    assert busy.say(head) == State.HEAD  # its handler would run
+    assert peer.server.board.total(scoreboard.STREAMING) == 1
+    assert peer.say(head) == State.SPOOLING
+    busy.connection.close()
+    assert peer.server.board.total(scoreboard.STREAMING) == 0
+    busy.client.close()
 
 
 def test_a_generator_whose_pieces_come_from_another_thread(peer: Peer) -> None:
@@ -270,7 +395,7 @@ def test_hand_over_in_the_middle_of_a_body(peer: Peer) -> None:
     parcel = peer.connection.parcel()
     assert parcel is not None
     sibling = Peer()
-    sibling.connection.unpack(parcel)
+    sibling.connection.unpack(parcel, [])
     assert sibling.state() == State.BODY
     assert sibling.connection.deadline == peer.connection.deadline
     assert sibling.say(b"cd") == State.HEAD

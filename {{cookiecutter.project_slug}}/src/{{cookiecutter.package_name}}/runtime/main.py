@@ -80,6 +80,8 @@ def check(service: Service, config: Config) -> int:
     enter(config)
     load_handlers(service)
     identity.check_imports()
+    identity.become()
+    service.protocol.check_surroundings(config)
     for warning in config.warnings:
         log.warning(warning)
     print(f"{service.name}: configuration and handlers are good")

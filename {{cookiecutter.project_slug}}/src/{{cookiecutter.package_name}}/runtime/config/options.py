@@ -188,6 +188,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("max-head", "", "BYTES", 65536, count(1024, 2**24), GENERATION, "longest request head", only="http"),
     Option("max-body", "", "BYTES", 2**24, count(0, 2**62), GENERATION, "longest request body; 0 = no limit",
            only="http"),
+    Option("spool-dir", "", "DIR", "", path, GENERATION,
+           "where bodies of more than 64 KiB are received, in unnamed files; default TMPDIR, or /tmp", only="http"),
     Option("max-requests", "", "N", 0, count(0), GENERATION,
            "requests after which a worker is replaced (up to a tenth more, at random); 0 = never"),
     Option("max-memory", "", "MIB", 0, count(0), GENERATION,

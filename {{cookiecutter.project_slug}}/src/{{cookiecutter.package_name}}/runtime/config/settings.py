@@ -56,6 +56,7 @@ class Config:
     max_line: int
     max_head: int
     max_body: int
+    spool_dir: str
     max_requests: int
     max_memory: int
     fast_time: float
@@ -241,7 +242,8 @@ def decide_pool_size(config: Config) -> None:
 
 
 def decide_paths(config: Config) -> None:
-    """The defaults of --pidfile and --control."""
+    """The defaults of --pidfile, --control and --spool-dir."""
+    config.spool_dir = config.spool_dir or os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
     directory = "" if config.pidfile else os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if not config.pidfile and not config.foreground and os.geteuid() == 0:
         config.pidfile = f"/var/run/{config.name}.pid"

@@ -33,6 +33,17 @@ class Client(Protocol):
     trace: Trace | None
 
 
+class Entry:
+    """A line of the access log, written when the response has been sent or cannot be."""
+
+    __slots__ = ("head", "size", "status")
+
+    def __init__(self, head: Head | None, status: int, size: int) -> None:
+        self.head = head  # None: what was sent is no request
+        self.status = status
+        self.size = size  # bytes of the response's body
+
+
 def escaped(text: str) -> str:
     """A text that cannot end the quotes around it, or the line, as Apache's mod_log_config writes it."""
     return _unsafe.sub(lambda found: "\\" + found[0] if found[0] in '"\\' else f"\\x{ord(found[0]):02x}", text)

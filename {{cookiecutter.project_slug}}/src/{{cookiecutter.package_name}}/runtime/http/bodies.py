@@ -19,6 +19,7 @@ from ..http1.chunked import LAST_CHUNK, Chunked, chunk
 from ..http1.parser import CHUNKED, Head, Limits, ProtocolError
 from ..ipc.waker import wait_for
 from ..log.records import log
+from ..loop.spool import FULL, Spool
 from ..pool.worker import Worker, WorkerFailed
 from ..web.files import Slice
 from ..web.messages import DisconnectedError
@@ -50,30 +51,34 @@ class Client(Protocol):
 
 
 class Body:
-    """A request body that its handler reads from the socket: larger than BUFFERED, or announced by Expect. The client
-    has `timeout` seconds for each RATE bytes; `most` bytes may come, 0 = any number."""
+    """A request body that was not there with its head, or is chunked. The loop receives it into a spool; the handler of
+    a route that streams reads it from the socket. A handler's client has `timeout` seconds for each RATE bytes; `most`
+    bytes may come, 0 = any number."""
 
-    def __init__(self, client: Client, head: Head, data: bytes, limits: Limits, most: int, timeout: float) -> None:
+    def __init__(self, client: Client, head: Head, spool: Spool, limits: Limits, most: int, timeout: float) -> None:
         self.client = client
+        self.spool = spool  # decoded, not taken by the handler yet
         self.most = most
         self.timeout = min(timeout, DAY)
         self.left = head.length
         self.decoder = Chunked(limits) if head.length == CHUNKED else None
-        self.expect = head.expect and not data  # RFC 9110 10.1.1: a body that is on its way already needs no 100
-        self.data = b""  # decoded, not taken yet
+        self.expect = head.expect  # the client still waits for a 100
         self.rest = b""  # what follows the body: the next request
         self.taken = 0
         self.is_done = False
         self.trailers: list[tuple[str, str]] = []
+        self.on_close: Callable[[], object] = bool  # does nothing
         self.error: HTTPError | None = None
+        self.reason = ""  # of that, for the log, if the client's page does not say it
         self.time_left = self.timeout  # seconds until RATE bytes must be there
         self.moved = 0  # bytes since that began
         self.received = 0  # bytes that the handler's reading has taken from the socket
-        if data:
-            self.accept(data)
 
     def accept(self, data: bytes) -> None:
-        """Decode what arrived. Raises HTTPError (413, or what is wrong with a chunk)."""
+        """Decode and keep what arrived. Raises HTTPError (413, what is wrong with a chunk, 507 or 503 for a spool that
+        cannot keep it)."""
+        if data:
+            self.expect = False  # RFC 9110 10.1.1: a body that is on its way already needs no 100
         if self.decoder is not None:
             try:
                 payload, self.rest = self.decoder.feed(data)
@@ -85,10 +90,19 @@ class Body:
             payload, self.rest = data[: self.left], data[self.left :]
             self.left -= len(payload)
             self.is_done = not self.left
-        self.data += payload
         self.taken += len(payload)
         if self.most and self.taken > self.most:
             self.fail(413, f"the body has more than {self.most} bytes")
+        try:
+            self.spool.write(payload)
+        except OSError as error:
+            self.reason = f"cannot keep its body in {self.spool.directory} (--spool-dir): {error.strerror}"
+            self.fail(507 if error.errno in FULL else 503, "there is no room for the body now")
+
+    def close(self) -> None:
+        """No handler can read it any more."""
+        self.spool.close()
+        self.on_close()
 
     def fail(self, status: int, detail: str) -> NoReturn:
         """For good: a handler that catches this and reads on gets it again."""
@@ -98,7 +112,7 @@ class Body:
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes, b"" at the end. Raises HTTPError (408, 413, 400) or DisconnectedError."""
-        while not self.data and not self.is_done and size:
+        while not self.spool.left and not self.is_done and size:
             if self.error is not None:
                 raise self.error
             try:
@@ -106,8 +120,7 @@ class Body:
             except HTTPError as error:
                 self.client.note("refused: %d, %s", error.status, error.detail)
                 raise
-        piece, self.data = self.data[:size], self.data[size:]
-        return piece
+        return self.spool.read(size)
 
     def receive(self) -> bytes:
         """Wait for the client. Only this counts as its time, not what the handler does between two reads."""

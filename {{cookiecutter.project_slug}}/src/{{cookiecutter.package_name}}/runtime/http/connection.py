@@ -4,28 +4,29 @@ import socket
 import struct
 from time import monotonic
 
-from ..http1.chunked import Chunked
-from ..http1.parser import CHUNKED, Head, ProtocolError, parse_head
-from ..http1.states import ABANDONED, BODY, CLOSED, HANDLING, HEAD, LINGER, SENDING
+from ..http1.parser import Head, ProtocolError, parse_head, split_fields
+from ..http1.states import ABANDONED, BODY, CLOSED, HANDLING, HEAD, LINGER, SENDING, SPOOLING
 from ..ipc.scoreboard import Phase
 from ..ipc.waker import wait_for
 from ..loop.interfaces import FOREVER, PARCEL_MOST
 from ..loop.selector import READ, WRITE
-from ..web.response import HTTPError, error_page
+from ..loop.spool import Spool
 from .bodies import RATE, RECEIVE, Body, Stream, unsent
-from .response_head import CLOSE, head_of
-from .response_writer import LINGERING, TURN, ResponseWriter
+from .body_receiver import BodyReceiver
+from .response_writer import LEFT, LINGERING, TURN
 
-BUFFERED = 65536  # a body up to this size is complete before its handler starts
 UNREAD = 1.0  # seconds by which a deadline is put off when bytes have arrived that no worker was free to read
 DISCARD = 2**26  # bytes that a client may go on sending in LINGER
 
-# Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), and whether
-# the bytes received, which follow, are an unfinished head.
-PARCEL = struct.Struct("!Id?")
+# Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), what the bytes
+# received are, which follow, and the sizes of the first two parts of them.
+PARCEL = struct.Struct("!IdBII")
+# An unfinished head; requests, the last of which may be unfinished; one head, the trailer lines of its body, which is
+# complete, and what follows it. That body is in a file, which goes too.
+UNFINISHED, REQUESTS, UPLOAD = range(3)
 
 
-class Connection(ResponseWriter):
+class Connection(BodyReceiver):
     """The receiving half, and the life of the whole."""
 
     __slots__ = ()
@@ -46,7 +47,7 @@ class Connection(ResponseWriter):
 
     def ready(self, mask: int) -> None:
         state = self.state
-        if state <= BODY:
+        if state <= SPOOLING:
             try:
                 data = self.sock.recv(RECEIVE)
             except BlockingIOError:
@@ -57,11 +58,16 @@ class Connection(ResponseWriter):
             if not data:
                 if self.buffer:
                     self.note("left in the middle of a request")
+                if self.head is not None:
+                    self.expect_entry(self.head, LEFT, 0)
                 self.close()
             elif state == HEAD:
                 self.advance(self.buffer + data if self.buffer else data)
-            else:
+            elif state == BODY:
                 self.more_body(data)
+                self.resume()
+            else:
+                self.spool(data)
                 self.resume()
         elif state == SENDING:
             self.pump()
@@ -73,7 +79,9 @@ class Connection(ResponseWriter):
 
     def resume(self) -> None:
         """A response is sent: serve what the client sent after the request. Called by the caller of what sent it, never
-        from within: a hundred pipelined requests must not nest."""
+        from within: a hundred pipelined requests must not nest. Or a whole body has waited for this worker."""
+        if self.state == BODY and self.upload is not None and not self.loop.is_stood_in:
+            self.begin_upload()
         if self.state == HEAD and self.buffer:
             if self.loop.is_stood_in:
                 self.loop.postpone(self)
@@ -113,88 +121,8 @@ class Connection(ResponseWriter):
                 loop.postpone(self)
                 return
 
-    def begin_body(self, head: Head, data: bytes, end: int) -> None:
-        """A head with a body: serve it if all is there, or wait for the rest."""
-        limit = self.server.max_body
-        if limit and head.length > limit:
-            self.refuse(413, f"the body has more than {limit} bytes", head)
-            return
-        if head.expect or head.length > BUFFERED:
-            self.stream_to_handler(head, data[end:], b"")
-            return
-        if head.length != CHUNKED and len(data) >= end + head.length:
-            self.buffer = data[end + head.length :]
-            self.server.serve(self, head, data[end : end + head.length], None)
-            return
-        self.head = head
-        self.state = BODY
-        self.deadline = self.loop.now + self.server.body_timeout
-        self.buffer = data[:end]
-        if head.length == CHUNKED:
-            self.decoder = Chunked(self.server.limits)
-            self.moved = 0
-            self.need = end
-        else:
-            self.need = end + head.length
-        self.more_body(data[end:])
-
-    def more_body(self, data: bytes) -> None:
-        """More of a small body: complete it, or hand what became too large to the handler as a stream."""
-        head = self.head
-        assert head is not None
-        self.buffer += data
-        if self.decoder is None:
-            if len(self.buffer) >= self.need:
-                body, rest = self.buffer[self.need - head.length : self.need], self.buffer[self.need :]
-                self.to_handler(head, body, None, rest)
-            return
-        # A chunked body is decoded anew when it is complete: `buffer` keeps all that was received, so that the
-        # connection can still be handed over, and the decoder only finds the end.
-        try:
-            payload, rest = self.decoder.feed(data)
-        except ProtocolError as error:
-            self.refuse(error.status, error.reason, head)
-            return
-        self.moved += len(payload)
-        if self.decoder.done or self.moved > BUFFERED or len(self.buffer) - self.need > 2 * BUFFERED:
-            self.stream_to_handler(head, self.buffer[self.need : len(self.buffer) - len(rest)], rest)
-
-    def stream_to_handler(self, head: Head, data: bytes, rest: bytes) -> None:
-        """Run the handler of a body of which this much is there; it reads the rest, if it wants it."""
-        server = self.server
-        try:
-            source = Body(self, head, data, server.limits, server.max_body, server.body_timeout)
-        except HTTPError as error:
-            self.refuse(error.status, error.detail, head)
-            return
-        self.to_handler(head, source.data if source.is_done else None, source, rest)
-
-    def to_handler(self, head: Head, body: bytes | None, source: Body | None, rest: bytes) -> None:
-        self.head = self.decoder = None
-        self.state = HEAD
-        self.began = self.loop.now  # the wait for the body is the client's
-        self.buffer = rest
-        self.server.serve(self, head, body, source)
-
-    def refuse(self, status: int, detail: str, head: Head | None = None) -> None:
-        """Answer what is no valid request, and close: nothing after it on this connection is trusted."""
-        self.server.count_error()
-        self.trace = None
-        self.note("refused: %d, %s", status, detail)
-        start, page = self.page(status, detail, head)
-        body = page if head is None or head.method != "HEAD" else b""
-        self.expect_entry(head, status, len(body))
-        self.close_after = True
-        self.is_last = False
-        self.buffer = b""
-        self.head = self.decoder = None
-        self.transmit(start + body)
-
-    def page(self, status: int, detail: str, head: Head | None) -> tuple[bytes, bytes]:
-        """Head and body of an error page after which the connection closes."""
-        response = error_page(status, detail, head.get("accept", "") if head is not None else "")
-        assert isinstance(response.body, bytes)
-        return head_of(response, self.server.clock, len(response.body), CLOSE, False), response.body
+    def wait(self) -> None:
+        self.loop.postpone(self)
 
     # ---- hand-over ---------------------------------------------------------------------------------------------
 
@@ -202,22 +130,52 @@ class Connection(ResponseWriter):
         """What a sibling has to know of a parked connection, its bytes included; None: it stays here."""
         if self.state > BODY or len(self.buffer) > PARCEL_MOST - PARCEL.size:
             return None
+        if self.upload is not None:
+            return self.parcel_of(self.upload)
         deadline = self.deadline
         if self.server.is_retiring and self.state == HEAD and not self.buffer:  # its own again, not the drain's
             deadline = self.loop.now + (self.server.parked_timeout if self.served else self.server.header_timeout)
-        return PARCEL.pack(self.served, deadline, bool(self.seen)) + self.buffer
+        return PARCEL.pack(self.served, deadline, UNFINISHED if self.seen else REQUESTS, 0, 0) + self.buffer
 
-    def unpack(self, parcel: bytes) -> None:
+    def parcel_of(self, source: Body) -> bytes | None:
+        """The same, with a whole body that waits for a worker."""
+        trailers = "".join([f"{name}: {value}\r\n" for name, value in source.trailers]).encode("latin-1")
+        start = PARCEL.pack(self.served, self.deadline, UPLOAD, len(self.buffer), len(trailers))
+        parcel = start + self.buffer + trailers + source.rest
+        try:
+            source.spool.to_file()
+        except OSError:
+            return None
+        return parcel if len(parcel) <= PARCEL_MOST else None
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        return () if self.upload is None or self.upload.spool.fd < 0 else (self.upload.spool.fd,)
+
+    def unpack(self, parcel: bytes, files: list[int]) -> None:
         """Go on where a sibling has stopped. The time that its client has does not begin anew."""
-        self.served, deadline, unfinished = PARCEL.unpack_from(parcel)
+        self.served, deadline, kind, size, more = PARCEL.unpack_from(parcel)
         self.deadline = deadline
         self.buffer = parcel[PARCEL.size :]
-        if unfinished:
+        if kind == UNFINISHED:
             self.seen = len(self.buffer)
             return
+        if kind == UPLOAD:
+            self.unpack_upload(size, size + more, files[0])
         self.resume()
         if self.state == BODY:
             self.deadline = deadline
+
+    def unpack_upload(self, first: int, second: int, file: int) -> None:
+        """The buffer has a head, trailers up to `second`, and the rest."""
+        found = parse_head(self.buffer, self.server.limits)
+        assert found is not None
+        self.state, self.head = BODY, found[0]
+        source = self.upload = self.body_of(found[0], Spool())
+        source.spool.adopt(file)
+        source.trailers = split_fields(self.buffer[first:second])
+        source.rest = self.buffer[second:]
+        source.is_done = True
 
     # ---- the end -----------------------------------------------------------------------------------------------
 
@@ -238,13 +196,13 @@ class Connection(ResponseWriter):
     def expire(self) -> None:
         if self.state == HANDLING or (self.loop.is_stood_in and self.runs_user_code):
             return
-        if self.state <= BODY and (not self.mask or wait_for(self.fd, READ, 0)):
+        if self.state <= SPOOLING and (not self.mask or wait_for(self.fd, READ, 0)):
             # What has arrived waits for this worker. The client has its time once that is read.
             self.deadline = self.loop.now + min(UNREAD, self.server.header_timeout)
             return
         if self.state == HEAD and self.buffer.strip(b"\r\n"):
             self.refuse(408, "the request head came too slowly")
-        elif self.state == BODY:
+        elif self.state in (BODY, SPOOLING):
             self.refuse(408, "the request body came too slowly", self.head)
         elif self.state == SENDING and self.queued - (queued := unsent(self.fd)) >= RATE:
             self.queued = queued  # it reads, but buffers of megabytes do not take more of it yet

@@ -85,11 +85,11 @@ class Engine:
 
     # ---- what the loop asks for --------------------------------------------------------------------------------
 
-    def adopt(self, sock: socket.socket, peer: Any, parcel: bytes) -> Connection:
+    def adopt(self, sock: socket.socket, peer: Any, parcel: bytes, files: list[int]) -> Connection:
         connection = Connection(self.server, self.loop, sock, peer)
         self.loop.admit(connection)
         self.loop.watch(connection, connection.interest)
-        self.loop.guarded(connection, connection.unpack, parcel)
+        self.loop.guarded(connection, connection.unpack, parcel, files)
         return connection
 
     def flush(self) -> None:

@@ -3,6 +3,8 @@
 from types import ModuleType
 
 from ..config.errors import StartError
+from ..config.settings import Config
+from ..loop import spool
 from ..process.handlers_module import check_signature
 from ..web.hooks import Hooks
 from ..web.routes import Router
@@ -33,3 +35,8 @@ def check_hooks(hooks: Hooks) -> None:
         for function in functions:
             name = getattr(function, "__qualname__", None) or repr(function)
             check_signature(function, f"{name}, a hook of `{kind}`,", *parameters)
+
+
+def check_surroundings(config: Config) -> None:
+    """In the server, as the user that it works as. Raises StartError."""
+    spool.check(config)

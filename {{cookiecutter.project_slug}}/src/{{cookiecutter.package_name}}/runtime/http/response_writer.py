@@ -1,5 +1,6 @@
 """The sending half of a connection: from a handler's result to bytes that the client has taken."""
 
+import logging
 import socket
 import struct
 from time import monotonic
@@ -16,6 +17,7 @@ from ..loop.selector import READ, WRITE
 from ..pool.worker import Worker, WorkerFailed
 from ..web.response import BODILESS, Response, failure, shown
 from ..web.trace_context import Trace
+from .access_log import Entry
 from .bodies import BROKEN, EMPTY, RATE, Body, Region, Stream, unsent
 from .response_head import CLOSE, KEEP_ALIVE, head_of, length_of
 from .server_state import ServerState
@@ -29,24 +31,13 @@ LEFT = 499  # as nginx calls it: there was no response, for the client had left
 NOTHING = memoryview(b"")  # one for all: a parked connection has to be small
 
 
-class Entry:
-    """A line of the access log, written when the response has been sent or cannot be."""
-
-    __slots__ = ("head", "size", "status")
-
-    def __init__(self, head: Head | None, status: int, size: int) -> None:
-        self.head = head  # None: what was sent is no request
-        self.status = status
-        self.size = size  # bytes of the response's body
-
-
 class ResponseWriter:
     """`mask` is what the loop watches its descriptor for, 0 when it does not. See `states` for the rest."""
 
     __slots__ = (
         "began", "buffer", "close_after", "deadline", "decoder", "entry", "fd", "head", "is_last", "left", "loop",
         "mask", "moved", "need", "out", "peer", "queued", "seen", "served", "server", "sock", "source", "state",
-        "trace",
+        "trace", "upload",
     )  # fmt: skip
 
     def __init__(self, server: ServerState, loop: Loop, sock: socket.socket, peer: Any) -> None:
@@ -74,6 +65,7 @@ class ResponseWriter:
         self.head: Head | None = None  # in BODY
         self.need = 0  # offset in the buffer at which the request in BODY ends
         self.decoder: Chunked | None = None
+        self.upload: Body | None = None  # a body of the request that is not in memory, until nothing can read it
         self.deadline = loop.now + server.header_timeout
 
     def answer(self, head: Head, result: Any, source: Body | None) -> None:
@@ -127,6 +119,8 @@ class ResponseWriter:
             self.close_after = True
         if source is not None:
             server.received += source.received
+            if not (type(result) is Response and isinstance(result.body, Stream)):  # else that may still read it
+                self.drop_upload()
             if source.is_done:
                 self.buffer = source.rest + self.buffer
             else:
@@ -312,12 +306,19 @@ class ResponseWriter:
     def drop_source(self) -> None:
         """Close where the response came from: now, or as user code in the leader's next turn."""
         source, self.source = self.source, None
+        self.drop_upload()
         if source is not None:
             source.worker._bodies_ended += 1
             if source.closes_at_once:
                 source.close()
             else:
                 self.server.dispose(source)
+
+    def drop_upload(self) -> None:
+        """The body of the request is needed no more."""
+        source, self.upload = self.upload, None
+        if source is not None:
+            source.close()
 
     def finish(self) -> None:
         """The response is sent."""
@@ -368,6 +369,8 @@ class ResponseWriter:
 
     def release(self) -> None:
         self.state = CLOSED
+        if self.upload is not None:
+            self.drop_upload()
         self.loop.forget(self)
         self.sock.close()
 
@@ -381,9 +384,9 @@ class ResponseWriter:
         if entry is not None and self.server.access is not None:
             self.server.access.record(self, self.loop.moment, entry.head, entry.status, entry.size)
 
-    def note(self, text: str, *values: object) -> None:
+    def note(self, text: str, *values: object, level: int = logging.INFO) -> None:
         """A line in the log about this client. Nothing that the client has sent may be in it."""
-        self.server.log_client("%s " + text, self.shown_peer(), *values)
+        self.server.log_client("%s " + text, self.shown_peer(), *values, level=level)
 
     def shown_peer(self) -> str:
         return shown(self.peer)

@@ -1,5 +1,6 @@
 """What all connections of one worker share: limits, routes, figures, and what runs their handlers."""
 
+import logging
 import os
 import threading
 import time
@@ -8,7 +9,7 @@ from typing import Any
 
 from ..http1.parser import Head, Limits
 from ..ipc import scoreboard
-from ..ipc.scoreboard import BUCKETS, ERRORS
+from ..ipc.scoreboard import BUCKETS, ERRORS, STREAMING
 from ..log.records import log
 from ..loop.interfaces import FOREVER
 from ..process.member import Context
@@ -41,6 +42,8 @@ class ServerState:
         self.router: Router = context.handlers.routes
         self.limits = Limits(head=config.max_head)
         self.max_body = config.max_body
+        self.spool_dir = config.spool_dir
+        self.most_streaming = config.max // 2  # handlers of all workers that wait for bodies: a worker is always left
         # 0 switches a limit off, except for keep-alive, where it means: one request per connection.
         self.header_timeout = config.header_timeout or FOREVER
         self.body_timeout = config.body_timeout or FOREVER
@@ -78,7 +81,19 @@ class ServerState:
             self.words[self.base + scoreboard.RECYCLE_WANTED] = 1  # the server replaces one at a time
             self.wake_server()
 
-    def log_client(self, text: str, *values: object) -> None:
+    def begin_streaming(self) -> bool:
+        """May one more handler read its body while it comes? Siblings ask at the same time, so none looks before it has
+        written: two may both hear no, never both yes for the last place."""
+        self.words[self.base + STREAMING] += 1
+        if self.board.total(STREAMING) <= self.most_streaming:
+            return True
+        self.end_streaming()
+        return False
+
+    def end_streaming(self) -> None:
+        self.words[self.base + STREAMING] -= 1
+
+    def log_client(self, text: str, *values: object, level: int = logging.INFO) -> None:
         """Log a line about a client, unless there have been many in this second."""
         now = time.monotonic()
         if now >= self.lines_end:
@@ -87,7 +102,7 @@ class ServerState:
             self.lines, self.lines_end = 0, now + 1.0
         self.lines += 1
         if self.lines <= LINES:
-            log.info(text, *values)
+            log.log(level, text, *values)
 
     def publish(self) -> None:
         """Write to the scoreboard what was counted."""

@@ -28,6 +28,8 @@ WORDS = 120
 LATENCY, BUCKETS = 18, 33
 # Then the user's counters and gauges, as doubles: exact for whole numbers up to 2^53.
 OWN, OWN_MOST = 51, 64
+# STREAMING: requests whose handlers read a body while it comes, or may.
+STREAMING = 117
 NO_THREADS = 116  # 1 while no thread of a host can run a handler: they do not come through worker_init()
 DROPPED = 115  # lines of the log that were dropped; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
@@ -123,7 +125,7 @@ class Scoreboard:
         self.connections[index] = 0
         self.loads[index] = NO_CAPACITY
         for word in (PID, BUSY_SINCE, THREADS, THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING,
-                     NO_THREADS):  # fmt: skip
+                     NO_THREADS, STREAMING):  # fmt: skip
             self.words[base + word] = 0
         for gauge in self.gauges:
             self.values[base + OWN + gauge] = 0.0

@@ -1,5 +1,6 @@
 """Where connections come into a loop: from its listeners, and from siblings that hand theirs over."""
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -117,7 +118,7 @@ class Receiver(Source):
             return False
         if taken is None:
             return False
-        parcel, sock = taken
+        parcel, sock, files = taken
         if sock is None:
             return True
         sock.setblocking(False)
@@ -125,8 +126,10 @@ class Receiver(Source):
             peer = peer_of(sock.getpeername())
         except OSError:  # the client left on the way
             sock.close()
+            for file in files:
+                os.close(file)
             return True
-        connection = loop.engine.adopt(sock, peer, parcel)
+        connection = loop.engine.adopt(sock, peer, parcel, files)
         if loop.mode:
             loop.guarded(connection, connection.drain)
         return True

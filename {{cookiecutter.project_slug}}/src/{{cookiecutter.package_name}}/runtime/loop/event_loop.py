@@ -226,7 +226,7 @@ class EventLoop:
             return False
         mask = item.mask
         self.unwatch(item)
-        if not fd_passing.send(self.context.pair[0], parcel, item.fd):
+        if not fd_passing.send(self.context.pair[0], parcel, item.fd, *item.files):
             if mask:
                 self.watch(item, mask)
             return False

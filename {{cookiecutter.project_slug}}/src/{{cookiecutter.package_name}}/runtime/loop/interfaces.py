@@ -43,6 +43,8 @@ class Pollable(Registration, Protocol):
     @property
     def is_parked(self) -> bool: ...  # it waits for its client, so a sibling can take it over
     @property
+    def files(self) -> tuple[int, ...]: ...  # descriptors that go with a parcel
+    @property
     def runs_user_code(self) -> bool: ...  # its next event may do so
     @property
     def interest(self) -> int: ...  # what it is to be watched for
@@ -62,6 +64,7 @@ class Source:
     deadline = FOREVER
     began = 0.0
     is_parked = False
+    files: tuple[int, ...] = ()
     runs_user_code = False
 
     def __init__(self, fd: int) -> None:
@@ -93,7 +96,7 @@ class Engine(Protocol):
     def flush(self) -> None: ...  # in each sweep, and before the loop falls asleep
     def publish(self) -> None: ...  # write what was counted to the scoreboard; called in any thread
     def connect(self, sock: socket.socket, peer: Any) -> Pollable: ...  # a new connection
-    def adopt(self, sock: socket.socket, peer: Any, parcel: bytes) -> Pollable: ...  # one that a sibling has parcelled
+    def adopt(self, sock: socket.socket, peer: Any, parcel: bytes, files: list[int]) -> Pollable: ...  # a sibling's
     def abandon(self, item: Pollable) -> None: ...  # --request-timeout: answer for a handler that does not return
     def drain(self) -> None: ...  # the loop has begun to
 

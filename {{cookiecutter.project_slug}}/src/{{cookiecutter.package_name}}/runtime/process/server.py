@@ -101,6 +101,7 @@ class ServerProcess:
         self.identity.check_imports()
         self.listen()
         self.identity.become()
+        self.service.protocol.check_surroundings(self.config)
         if not self.config.new_privileges:
             forbid_new_privileges()
         self.open_loop()

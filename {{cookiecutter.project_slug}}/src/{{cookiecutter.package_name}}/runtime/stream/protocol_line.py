@@ -47,3 +47,7 @@ def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
                     return
 
     return serve
+
+
+def check_surroundings(config: Config) -> None:
+    """As protocol_http has it: nothing is needed here."""

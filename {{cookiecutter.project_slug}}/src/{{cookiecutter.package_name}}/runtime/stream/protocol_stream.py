@@ -22,3 +22,7 @@ def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
     """What is run for each connection."""
     found: Callable[[Stream], None] = handlers.service_connection
     return found
+
+
+def check_surroundings(config: Config) -> None:
+    """As protocol_http has it: nothing is needed here."""

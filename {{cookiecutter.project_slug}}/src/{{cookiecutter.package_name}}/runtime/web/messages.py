@@ -226,10 +226,10 @@ class Request:
         return [(unescape(name.replace("+", " ")), unescape(value.replace("+", " "))) for name, _, value in pairs]
 
     def read(self, size: int = 65536) -> bytes:
-        """The next piece of the body, at most `size` bytes (all of it if negative), b"" at its end. Waits for the
-        client if it must.
+        """The next piece of the body, at most `size` bytes (all of it if negative), b"" at its end.
 
-        Raises HTTPError: 408 when the client is too slow (--body-timeout), 413 when it sends too much (--max-body),
+        The body is there before the handler starts, unless its route streams (see Router): then this waits for the
+        client, and raises HTTPError: 408 when it is too slow (--body-timeout), 413 when it sends too much (--max-body),
         400 when a chunk is malformed; and DisconnectedError. A handler need not handle them.
         """
         if size < 0:
@@ -242,10 +242,10 @@ class Request:
 
     @property
     def body(self) -> bytes:
-        """The whole body (what `read` has not taken yet). Waits for the client if it must; raises as `read` does."""
+        """The whole body (what `read` has not taken yet), in memory. Waits and raises as `read` does."""
         if self._body is None:
             pieces = []
-            while piece := self.read():
+            while piece := self.read(2**30):  # of a body in a file all, without a second copy
                 pieces.append(piece)
             self._body = b"".join(pieces)
         return self._body

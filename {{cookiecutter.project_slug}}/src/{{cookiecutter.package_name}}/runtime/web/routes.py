@@ -6,6 +6,10 @@ and is a number, `{name:uuid}` takes a UUID and is one. An escaped slash (%2F) f
 alone; the latter is a segment with or without one. Literal paths win over parameters, kinds over texts, and longer
 patterns over catch-alls. A segment may have several parameters with text between them (`/{y}-{m}-{d}`): the
 earlier ones are as long as they can be. Matching takes linear time, whatever the path.
+
+A handler starts when all of the request's body is there. With `stream=True` it starts at once, and reads the body while
+it comes: for uploads that need no file on the way. As each holds a worker, half of the workers do so at a time; beyond
+that, and with one worker, the body is there first.
 """
 
 import importlib
@@ -14,7 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Unpack
 
 from .fields import unescape
 from .hooks import After, AfterT, Before, BeforeT, Handler, HandlerT, Hooks, Layers, OnErrorT, wrapped
@@ -33,7 +37,9 @@ KINDS = {"": SEGMENT, "any": "[^/]+", "int": "[0-9]{1,18}", "uuid": UUID}
 class Route:
     """The handlers of one path, by method; HEAD and OPTIONS follow from the others."""
 
-    __slots__ = ("allow", "handlers", "kinds", "path", "pattern", "plain", "retry", "splitters", "streams", "took")
+    __slots__ = (
+        "allow", "handlers", "kinds", "path", "pattern", "plain", "readers", "retry", "splitters", "streams", "took",
+    )  # fmt: skip
 
     def __init__(
         self, path: str, pattern: re.Pattern[str] | None, splitters: "Iterable[Splitter]" = ()
@@ -44,6 +50,7 @@ class Route:
         self.kinds = {name: kind for name, kind in PARAMETER.findall(path) if kind}
         self.handlers: dict[str, Handler] = {}  # with their hooks, once the router is sealed
         self.plain: dict[str, tuple[Handler, Layers]] = {}
+        self.readers: set[str] = set()  # methods whose handlers read the body while it comes
         self.allow = ""
         self.took = 0.0  # moving average of its handlers' time, in seconds: the threaded pool decides by it
         self.streams = False  # its handler returned a generator last
@@ -81,6 +88,14 @@ Found = tuple[Route, dict[str, Any]]  # a route and its parameters
 NO_ROUTE = Route("", None)
 
 
+class Options(TypedDict, total=False):
+    """Of a route: hooks of its own, and whether its handler reads the body while it comes."""
+
+    before: Iterable[Before]
+    after: Iterable[After]
+    stream: bool
+
+
 class Router:
     """The service's routes: `routes = Router()`, then `@routes.get("/path")` above each handler. `before` and `after`
     are hooks of that route alone, as those of the same names are of all."""
@@ -93,14 +108,16 @@ class Router:
         self.is_mounted = False
 
     def add(
-        self, method: str, path: str, handler: HandlerT, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> HandlerT:
-        """Add a handler. Raises ValueError for a wrong path, an unknown method, or one that is there already."""
+        self, method: str, path: str, handler: HandlerT, *, before: Iterable[Before] = (), after: Iterable[After] = (),
+        stream: bool = False,
+    ) -> HandlerT:  # fmt: skip
+        """Add a handler; with `stream` it reads the body while it comes. Raises ValueError for a wrong path, an unknown
+        method, or one that is there already."""
         own = Hooks(before, after)
-        self.place(method, path, handler, (self.hooks, own) if own else (self.hooks,))
+        self.place(method, path, handler, (self.hooks, own) if own else (self.hooks,), stream)
         return handler
 
-    def place(self, method: str, path: str, handler: Handler, layers: Layers) -> None:
+    def place(self, method: str, path: str, handler: Handler, layers: Layers, stream: bool) -> None:
         if self.is_mounted:
             raise ValueError(f"{method} {path}: this router is mounted already: mount it after its last route")
         if method not in METHODS:
@@ -118,41 +135,31 @@ class Router:
                 # Catch-alls last, more literal text first, then what is more of a kind.
                 self.patterns.sort(key=lambda r: (":path}" in r.path, -len(PARAMETER.sub("", r.path)), -len(r.kinds)))
         route.add(method, handler, layers)
+        if stream:
+            route.readers.add(method)
 
     @property
     def routes(self) -> list[Route]:
         return [*self.literal.values(), *self.patterns]
 
-    def route(
-        self, method: str, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> Callable[[HandlerT], HandlerT]:
-        """A decorator that adds its function: `@routes.route("PUT", "/orders/{id}")`."""
-        return lambda handler: self.add(method, path, handler, before=before, after=after)
+    def route(self, method: str, path: str, **options: Unpack[Options]) -> Callable[[HandlerT], HandlerT]:
+        """A decorator that adds its function: `@routes.route("PUT", "/orders/{id}")`. It takes what `add` takes."""
+        return lambda handler: self.add(method, path, handler, **options)
 
-    def get(
-        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> Callable[[HandlerT], HandlerT]:
-        return self.route("GET", path, before=before, after=after)
+    def get(self, path: str, **options: Unpack[Options]) -> Callable[[HandlerT], HandlerT]:
+        return self.route("GET", path, **options)
 
-    def post(
-        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> Callable[[HandlerT], HandlerT]:
-        return self.route("POST", path, before=before, after=after)
+    def post(self, path: str, **options: Unpack[Options]) -> Callable[[HandlerT], HandlerT]:
+        return self.route("POST", path, **options)
 
-    def put(
-        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> Callable[[HandlerT], HandlerT]:
-        return self.route("PUT", path, before=before, after=after)
+    def put(self, path: str, **options: Unpack[Options]) -> Callable[[HandlerT], HandlerT]:
+        return self.route("PUT", path, **options)
 
-    def patch(
-        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> Callable[[HandlerT], HandlerT]:
-        return self.route("PATCH", path, before=before, after=after)
+    def patch(self, path: str, **options: Unpack[Options]) -> Callable[[HandlerT], HandlerT]:
+        return self.route("PATCH", path, **options)
 
-    def delete(
-        self, path: str, *, before: Iterable[Before] = (), after: Iterable[After] = ()
-    ) -> Callable[[HandlerT], HandlerT]:
-        return self.route("DELETE", path, before=before, after=after)
+    def delete(self, path: str, **options: Unpack[Options]) -> Callable[[HandlerT], HandlerT]:
+        return self.route("DELETE", path, **options)
 
     def mount(self, prefix: str, router: "Router") -> None:
         """Have the routes of another router below a prefix: `routes.mount("/api", api)`. Its hooks are around its own
@@ -162,7 +169,7 @@ class Router:
             raise ValueError(f"a prefix is a path without parameters and without a slash at its end, not {prefix!r}")
         for route in router.routes:
             for method, (handler, layers) in route.plain.items():
-                self.place(method, prefix + route.path, handler, (self.hooks, *layers))
+                self.place(method, prefix + route.path, handler, (self.hooks, *layers), method in route.readers)
         inner = [(prefix + below, (self.hooks, *layers)) for below, layers in router.mounts]
         self.mounts += [(prefix, (self.hooks, router.hooks)), *inner]
         router.is_mounted = True
@@ -201,6 +208,13 @@ class Router:
         """The hooks of what is not found at a path: of this router, and of those mounted nearest."""
         fitting = [one for one in self.mounts if path == one[0] or path.startswith(one[0] + "/")]
         return max(fitting, key=lambda one: len(one[0]))[1] if fitting else (self.hooks,)
+
+    def streams(self, method: str, path: str) -> bool | None:
+        """Whether the handler of a request reads its body while it comes; None when nothing of the user's sees it."""
+        for route, _ in self.matches(path):
+            if route.find(method):
+                return method in route.readers
+        return False if any(self.around(path)) else None
 
     def static(
         self, prefix: str, directory: str | PathLike[str], *, index: str = "index.html", cache: str = "no-cache",
