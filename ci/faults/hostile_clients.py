@@ -101,7 +101,7 @@ def slow_bodies(kind: Kind) -> Callable[[Case], None]:
 
 
 for _does, _kind in SLOW_BODIES.items():
-    ROWS.append(Row("A1", f"60 send {_does}", slow_bodies(_kind)))
+    ROWS.append(Row("A1", f"60 send {_does}", slow_bodies(_kind), short=_does == "a body of 1 MB, byte by byte"))
 
 
 @row("A1", "60 pour chunks beyond --max-body")
