@@ -22,6 +22,7 @@ class Identity:
         self.uid, self.gid = os.geteuid(), os.getegid()
         self.groups: list[int] = []
         self.change = os.geteuid() == 0
+        self.chosen = bool(user)
         if not self.change:
             self.check_unprivileged(user, group)
             return
@@ -68,7 +69,8 @@ class Identity:
 
     def check_imports(self) -> None:
         """What Python imports later on, it reads as the user that this process becomes: said now, and not one import
-        after the other. Raises StartError (77) for what belongs to the interpreter; for the rest a line of the log."""
+        after the other. Raises StartError (77) for what belongs to the interpreter if --user has named the user; for
+        the default, and for other code, a line of the log: such a service may have all that it needs."""
         if not self.change or not self.uid:
             return
         before = os.getgroups(), os.getegid()
@@ -83,11 +85,12 @@ class Identity:
             os.seteuid(0)
             os.setegid(before[1])
             os.setgroups(before[0])
-        for path, is_interpreters in found:
+        own = [path for path, is_interpreters in found if is_interpreters]
+        for path in [*own[:1], *(path for path, is_interpreters in found if not is_interpreters)]:
             problem = f"user {self.name} cannot read {path}, from which Python imports: let it, or"
-            if is_interpreters:
+            if path in own and self.chosen:
                 raise StartError(f"{problem} use an interpreter that it can read", NOPERM)
-            log.warning("%s put the code elsewhere", problem)
+            log.warning("%s %s", problem, "use an interpreter that it can read" if path in own else "put the code elsewhere")
 
 
 def unreadable() -> list[tuple[str, bool]]:
