@@ -71,6 +71,6 @@ def test_files_and_log(service: Watched) -> None:
 
 def test_names_options_that_exist(manual: ModuleType) -> None:
     known = {f"--{one.name}" for one in manual.runtime("config.options").OPTIONS}
-    foreign = {"--json", "--watch", "--read-only", "--cap-drop", "--ulimit", "--now", "--kustomize",
+    foreign = {"--json", "--watch", "--read-only", "--cap-drop", "--security-opt", "--ulimit", "--now", "--kustomize",
                "--dispatcher-heartbeat"}  # fmt: skip
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT)) - foreign <= known

@@ -243,7 +243,7 @@ def test_a_large_body_is_spooled(peer: Peer) -> None:
     assert not peer.connection.is_parked
     assert not peer.connection.runs_user_code
     assert feed(peer, b"x" * 69_999) == State.SPOOLING
-    assert peer.connection.upload.spool.fd >= 0
+    assert peer.connection.upload is not None and peer.connection.upload.spool.fd >= 0
     assert peer.say(b"y" + GET) == State.HEAD
     assert [len(body) for body in peer.bodies] == [70_000, 0]
     assert peer.connection.upload is None

@@ -283,7 +283,8 @@ def test_counts(make: Make) -> None:
     member.serve(fail)
     words, base = member.board.words, member.engine.base
     assert member.board.connections[0] == 0
-    assert (sum(member.board.latency()), words[base + scoreboard.ERRORS], words[base + scoreboard.ACCEPTED]) == (2, 1, 2)
+    errors, accepted = words[base + scoreboard.ERRORS], words[base + scoreboard.ACCEPTED]
+    assert (sum(member.board.latency()), errors, accepted) == (2, 1, 2)
 
 
 def test_stacks_are_logged_once_when_asked(make: Make, caplog: pytest.LogCaptureFixture) -> None:

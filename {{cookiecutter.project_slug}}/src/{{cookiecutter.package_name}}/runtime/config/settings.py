@@ -118,7 +118,8 @@ def read_file(service: Service, name: str) -> tuple[dict[str, list[str]], dict[s
     import tomllib  # 17 ms that only services with a file pay
 
     try:
-        if not stat.S_ISREG(os.stat(name).st_mode) and name != os.devnull:  # to open a FIFO can block the supervisor
+        kind = stat.S_IFMT(os.stat(name).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR) and name != os.devnull:  # to open a FIFO can block the supervisor
             raise StartError(f"{name}: is no file; a reload reads the configuration again: give a file", CONFIG)
         with open(name, "rb") as file:
             parsed = tomllib.load(file)

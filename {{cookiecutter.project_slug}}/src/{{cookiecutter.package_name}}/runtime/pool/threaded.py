@@ -14,6 +14,7 @@ from . import lifecycle
 from .thread_pool import ThreadPool
 
 MEMORY = 256 * 1024  # bytes that a thread needs at least, of its stack and elsewhere
+LEAVE = 5.0  # seconds for threads that run no handler
 CRASH_STACK = 65536  # bytes: faulthandler can write no traceback on a stack that is full
 # glibc makes an arena per thread up to 8 per processor; they fragment, and each reserves 64 MiB of address space.
 MALLOPT_ARENA_MAX = -8
@@ -82,5 +83,6 @@ def run(context: Context, slot: int) -> int:
     threads.on_begin, threads.on_tick = partial(signals.use_stack, CRASH_STACK), exchange
     threads.on_hopeless = hopeless
     good = context.service.engine.work(context, slot, threads, wakeup)
-    threads.stop(5.0)
+    if not threads.stop(LEAVE):
+        context.ends_at, context.limit = 0.0, "worker_init() or worker_exit() does not return"
     return OK if good else SOFTWARE

@@ -92,6 +92,7 @@ class Context:
         self.stack_size = stack_size  # bytes, of a thread
         self.share = share  # which part of the totals -n and -m is its own, from 0; its successor gets the same
         self.ends_at = float("inf")  # monotonic seconds: how long the member waits for its work when it drains
+        self.limit = "drain took longer than --drain-timeout"  # why it waits no longer
         self.stacks = board.words[scoreboard.STACKS]  # as last seen
 
     def live(self, slot: int) -> int:
@@ -101,7 +102,7 @@ class Context:
         if self.board.states[slot] != scoreboard.STARTING:
             self.board.states[slot] = scoreboard.LEAVING  # a successor may be wanted
             self.wake_server()
-        finish("worker", self.ends_at, "drain took longer than --drain-timeout", status)
+        finish("worker", self.ends_at, self.limit, status)
         self.board.words[self.board.base(slot) + scoreboard.PID] = 0  # the number may soon be another process's
         return status
 

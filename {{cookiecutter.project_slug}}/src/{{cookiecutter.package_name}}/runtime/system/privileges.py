@@ -90,7 +90,7 @@ class Identity:
             problem = f"user {self.name} cannot read {path}, from which Python imports: let it, or"
             if path in own and self.chosen:
                 raise StartError(f"{problem} use an interpreter that it can read", NOPERM)
-            log.warning("%s %s", problem, "use an interpreter that it can read" if path in own else "put the code elsewhere")
+            log.warning("%s use an interpreter that it can read" if path in own else "%s put the code elsewhere", problem)
 
 
 def unreadable() -> list[tuple[str, bool]]:
