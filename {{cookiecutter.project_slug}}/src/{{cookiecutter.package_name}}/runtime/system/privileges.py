@@ -87,10 +87,11 @@ class Identity:
             os.setgroups(before[0])
         own = [path for path, is_interpreters in found if is_interpreters]
         for path in [*own[:1], *(path for path, is_interpreters in found if not is_interpreters)]:
-            problem = f"user {self.name} cannot read {path}, from which Python imports: let it, or"
+            advice = "use an interpreter that it can read" if path in own else "put the code elsewhere"
+            problem = f"user {self.name} cannot read {path}, from which Python imports: let it, or {advice}"
             if path in own and self.chosen:
-                raise StartError(f"{problem} use an interpreter that it can read", NOPERM)
-            log.warning("%s use an interpreter that it can read" if path in own else "%s put the code elsewhere", problem)
+                raise StartError(problem, NOPERM)
+            log.warning("%s", problem)
 
 
 def unreadable() -> list[tuple[str, bool]]:
