@@ -679,7 +679,7 @@ def test_413_of_a_small_chunked_body(service: Service) -> None:
     service.start("--max-body", "10")
     for body in (chunked(b"x" * 11), chunked(b"x" * 6, b"x" * 6)):
         with service.wire() as wire:
-            wire.send(POST.format("/deaf") + "Transfer-Encoding: chunked\r\n\r\n").send(body)
+            wire.send(POST.format("/echo") + "Transfer-Encoding: chunked\r\n\r\n").send(body)
             answer = wire.answer()
             assert (answer.status, answer.header("connection")) == (413, "close")
             wire.assert_closed()

@@ -673,11 +673,13 @@ class Service:
         return psutil.Process(pid).num_fds()
 
     def opened(self, pid: int) -> dict[int, str]:
-        """What its descriptors are, by number; of those that it closes while we look, nothing."""
-        found = {}
-        for name in os.listdir(f"/proc/{pid}/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
+        """What its descriptors are, by number; of those that it closes while we look, and of a process that ends,
+        nothing."""
+        found: dict[int, str] = {}
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for name in os.listdir(f"/proc/{pid}/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
         return found
 
     def signal(self, number: signal.Signals, pid: int | None = None) -> None:

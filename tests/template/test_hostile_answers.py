@@ -265,7 +265,7 @@ def test_plain_cookiecutter_takes_the_answers(template: Path, tmp_path: Path) ->
 @pytest.mark.anywhere
 def test_every_answer_is_kept(template: Path, tmp_path: Path) -> None:
     kept = yaml.safe_load((bake(template, tmp_path) / ".cookiecutter.yaml").read_text())
-    assert list(kept) == ["default_context"]
+    assert list(kept) == ["default_context", "template", "directory", "commit", "made_with"]
     assert list(kept["default_context"]) == VISIBLE
 
 

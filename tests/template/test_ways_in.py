@@ -202,7 +202,7 @@ def test_an_old_python_is_told_in_one_line(project: Path, tmp_path: Path) -> Non
     ]
     code += ["runpy.run_module('hello_server', run_name='__main__')"]
     done = subprocess.run([sys.executable, "-c", "\n".join(code)], cwd=project, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, "hello-server needs Python 3.11 or newer; this is Python 3.9.1\n")
+    assert (done.returncode, done.stderr) == (1, "hello-server needs Python 3.11 or newer, not 3.9.1\n")
     old = tmp_path / "python3.9"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)

@@ -3,7 +3,7 @@
 import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036  # in one line, before anything is imported that an older one cannot read
-    sys.exit("{{ cookiecutter.project_slug }} needs Python 3.11 or newer; this is Python " + sys.version.split()[0])
+    sys.exit("{{ cookiecutter.project_slug }} needs Python 3.11 or newer, not " + sys.version.split()[0])
 
 from . import __version__
 from .runtime.command import run
