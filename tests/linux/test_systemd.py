@@ -288,7 +288,8 @@ def test_instances(machine: Systemd) -> None:
 def test_nothing_is_left(service: Systemd) -> None:
     assert service.show("UnitFileState") == "enabled"
     service.run("systemctl", "disable", "--now", SERVICE)
-    service.run("rm", "-r", f"/var/lib/private/{SERVICE}", f"/var/lib/{SERVICE}")  # its state is the administrator's
+    for directory in ("/var/lib", "/var/log"):  # its state and its log are the administrator's
+        service.run("rm", "-r", f"{directory}/private/{SERVICE}", f"{directory}/{SERVICE}")
     service.run("make", "-C", SOURCES, "uninstall")
     service.run("systemctl", "daemon-reload")
     service.run("rm", "-r", SOURCES)
