@@ -43,6 +43,7 @@ class Loop:
         self.count = 0
         self.is_full = False
         self.now = self.moment = 100.0
+        self.next_duty = 1000.0
         self.mode = Mode.SERVING
         self.is_stood_in = False
         self.first: Callable[[], None] = lambda: None
@@ -191,7 +192,7 @@ def test_a_shortage_pauses_accepting_until_it_is_over(stack: ExitStack, caplog: 
     turns.acceptor.socket = Mock(wraps=real)
     turns.acceptor.socket.accept.side_effect = [OSError(24, "Too many open files"), *[real.accept() for _ in range(3)]]
     assert turns.taken() == 0
-    assert intake.paused_until == loop.now + SHORTAGE
+    assert intake.paused_until == loop.now + SHORTAGE == loop.next_duty
     assert turns.acceptor.mask == 0
     loop.now += SHORTAGE
     intake.resume()

@@ -25,7 +25,7 @@ def test_a_request_is_filled_as_its_constructor_does() -> None:
         source = inspect.getsource(function)  # type: ignore[arg-type]
         return set(re.findall(rf"^ +{variable}\.(\w+)(?:: [^=]+)? = ", source, re.M))
 
-    made_later = {"_form"}
+    made_later = {"_form", "_query"}
     assert filled(handle, "request") == filled(Request.__init__, "self") == set(Request.__slots__) - made_later
 
 

@@ -35,6 +35,15 @@ def test_a_stream_is_an_iterator_of_lines(ends: Ends) -> None:
     assert list(stream) == [b"one\n", b"two\n"]
 
 
+def test_what_a_drain_cuts_in_the_middle_is_no_line(ends: Ends) -> None:
+    stream, client = ends
+    client.sendall(b"one\ntw")
+    client.shutdown(socket.SHUT_WR)
+    assert stream.readline() == b"one\n"
+    stream.is_cut = True
+    assert (stream.readline(), stream.unread) == (b"", 0)
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_longest_line(ends: Ends, end: bytes) -> None:
     """The end of a line does not count."""

@@ -107,7 +107,8 @@ class Engine:
         """--request-timeout has passed for the leader's handler."""
         leader = self.leadership.leader
         if isinstance(item, Connection) and leader is not None:
-            item.abandon(leader.serving[1])
+            request = None if leader.serving else leader.worker._request
+            item.abandon(request.head if request is not None else None)
 
     def on_signal(self) -> None:
         for action in self.wakeup.take():
@@ -129,9 +130,7 @@ class Engine:
             connection, head, body, source, route, params
         ):
             return
-        leader = self.leadership.leader
-        assert leader is not None
-        leader.serving = connection, head, route
+        leader: Any = self.leadership.leader  # it is this thread, so there is one
         leader.started = started = self.loop.moment
         result = handle(connection, head, body, source, route, params, leader.worker)
         leader.started = 0.0  # this order: see Leadership
@@ -183,10 +182,11 @@ class Engine:
         raises Demoted when another thread leads by now, which is to `go_on` with that."""
         leader = self.leadership.leader
         assert leader is not None
-        leader.serving = connection, None, NO_ROUTE
+        leader.serving = (connection,)
         leader.started = time.monotonic()
         result = action(leader.worker)
         leader.started = 0.0
+        leader.serving = ()
         if leader.state and not self.leadership.regain(leader):
             self.runner.give_back(connection, partial(go_on, result))
             raise Demoted
@@ -194,7 +194,7 @@ class Engine:
 
     def dispose(self, body: UserBody) -> None:
         """A response needs its body no more. Closing that runs user code: in the leader's next turn, or elsewhere."""
-        self.loop.calls.append(partial(self.close_body, body))
+        self.loop.call(partial(self.close_body, body))
 
     def close_body(self, body: UserBody) -> None:
         """In the leader."""
@@ -237,8 +237,7 @@ def handle(
     request.worker = worker
     request._body = body
     request._source = source
-    request._headers = None
-    request._query = None
+    request._route = route
     request._trace = None
     sent = connection.server.traced(head._block)
     if sent:

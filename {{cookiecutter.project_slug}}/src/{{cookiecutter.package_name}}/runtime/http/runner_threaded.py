@@ -126,12 +126,16 @@ class Runner:
         """In the monitor: have another thread lead, if the leader is still in the handler that it began then."""
         leader, thread = self.leadership.seize(started), self.leading
         if leader is not None and thread is not None:
-            connection, head, route = leader.serving
+            request = thread.worker._request
+            if not (leader.serving or request):  # its handler has not begun yet, or has returned
+                self.leadership.release()
+                return
+            connection, head = (leader.serving[0], None) if leader.serving else (request._connection, request.head)
             thread.working = started
             self.jobs[thread.ident] = Job(connection, head, started)
             self.take_room(connection)
             if head is not None:
-                measure(route, time.monotonic() - started)  # it must not block the next leader too
+                measure(request._route, time.monotonic() - started)  # it must not block the next leader too
             self.leadership.depose(leader)
             self.threads.submit(self.lead, urgent=True)
 

@@ -30,6 +30,7 @@ class AcceptingLoop(Loop, Protocol):
     table: dict[int, Pollable]
     count: int  # connections held
     is_full: bool
+    next_duty: float
 
     def admit(self, item: Pollable) -> None: ...
     def guarded(self, item: Pollable, action: Callable[..., None], *values: Any) -> None: ...
@@ -175,6 +176,7 @@ class Intake:
 
     def pause(self, seconds: float) -> None:
         self.paused_until = self.loop.now + seconds
+        self.loop.next_duty = min(self.loop.next_duty, self.paused_until)
         for source in self.sources():
             self.loop.unwatch(source)
 

@@ -53,6 +53,7 @@ class EventLoop:
         self.is_full = False  # all threads run handlers: siblings with free ones accept
         self.now = self.moment = time.monotonic()  # as the turn began; as the latest handler ended
         self.next_sweep = self.next_tick = 0.0
+        self.next_duty = 0.0  # when something is to be done that no event tells of: one look instead of five per turn
         self.mode = Mode.SERVING
         self.postponed: deque[Pollable] = deque()
         self.calls: deque[Callable[[], None]] = deque()  # user code that the leader runs in its next turn
@@ -104,6 +105,12 @@ class EventLoop:
         """Resume it in the next turn; until then read no more from it."""
         self.unwatch(item)
         self.postponed.append(item)
+        self.next_duty = 0.0
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Have the leader run user code that is on behalf of no connection."""
+        self.calls.append(action)
+        self.next_duty = 0.0
 
     def publish(self) -> None:
         """Tell siblings how loaded this worker is."""
@@ -140,14 +147,22 @@ class EventLoop:
                         raise
                     except BaseException:
                         self.fail(item)
-            if self.postponed or self.calls:
-                self.go_on()
-            if self.intake.paused_until and now >= self.intake.paused_until:
-                self.intake.resume()
-            if now >= self.next_sweep:
-                self.sweep()
+            if now >= self.next_duty:
+                self.attend()
         self.engine.publish()
         self.engine.flush()
+
+    def attend(self) -> None:
+        """What no event tells of: what a turn has left for later, the end of a pause, deadlines."""
+        if self.postponed or self.calls:
+            self.go_on()
+        pause = self.intake.paused_until
+        if pause and self.now >= pause:
+            self.intake.resume()
+        if self.now >= self.next_sweep:
+            self.sweep()
+        pause = self.intake.paused_until or self.next_sweep
+        self.next_duty = 0.0 if self.postponed or self.calls else min(pause, self.next_sweep)
 
     def go_on(self) -> None:
         """What the last turn has left for this one; what is added meanwhile waits for the next."""
@@ -194,12 +209,9 @@ class EventLoop:
 
     def timeout(self) -> float | None:
         """How long the next poll may take, in seconds; None = until something happens."""
-        if self.postponed or self.calls:
-            return 0.0
-        if self.intake.paused_until:
-            return max(0.0, self.intake.paused_until - self.now)
-        if self.count or self.mode:
-            return max(0.0, self.next_sweep - self.now)
+        left = self.next_duty - self.now
+        if self.count or self.mode or self.postponed or self.calls or self.intake.paused_until:
+            return left if left > 0.0 else 0.0
         self.engine.flush()
         return None
 
@@ -265,7 +277,7 @@ class EventLoop:
         self.engine.drain()
         self.context.wake_server()  # a successor may be wanted
         self.intake.close(empties)
-        self.next_sweep = 0.0
+        self.next_sweep = self.next_duty = 0.0
         for item in list(self.table.values()):
             self.guarded(item, item.drain)
         self.hand_over_parked()

@@ -47,7 +47,8 @@ class Leader:
         self.worker = worker  # what its handlers see
         self.state = State.HELD
         self.started = 0.0  # when the handler that it runs in the loop was started; 0 = none runs
-        self.serving: Any = None  # what it runs, or ran last: the engine's matter
+        # The connection for which it runs user code that is no handler, if any; a handler's is in its worker's request.
+        self.serving: tuple[Any, ...] = ()
 
 
 class Leadership:

@@ -6,7 +6,7 @@ from types import ModuleType
 from ..config.errors import StartError
 from ..config.settings import Config
 from ..process.handlers_module import check_signature
-from .stream import LineTooLongError, Stream, bare
+from .stream import LineTooLongError, Stream
 
 NAME = "line"
 TOO_LONG = b"line too long\r\n"
@@ -26,6 +26,7 @@ def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
 
     def serve(stream: Stream) -> None:
         left = -1  # bytes that had come when the drain was noticed, and have not been served; -1: it was not
+        drain = stream.drain
         while not stream.closed:
             try:
                 stream.waits_for_line = True
@@ -33,15 +34,15 @@ def service(handlers: ModuleType, config: Config) -> Callable[[Stream], None]:
             except LineTooLongError:
                 stream.write(TOO_LONG)
                 return
-            if not line or (stream.is_cut and not line.endswith(b"\n")):
+            if not line:
                 return
             stream.waits_for_line = False
-            answer = handlers.service_line(bare(line), stream)
+            answer = handlers.service_line(line.removesuffix(b"\n").removesuffix(b"\r"), stream)
             if isinstance(answer, str):
                 answer = answer.encode()
             if answer:
                 stream.write(answer)
-            if stream.is_draining:
+            if drain.began:
                 left = stream.unread if left < 0 else left - len(line)
                 if left <= 0:
                     return

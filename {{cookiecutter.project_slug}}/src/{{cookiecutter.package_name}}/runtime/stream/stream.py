@@ -83,12 +83,12 @@ class Stream:
         """Whether the service stops, or a reload replaces it, and waits for this connection. Once a handler has asked
         for this, a read that has got nothing yet returns b"" as soon as it is so, instead of waiting."""
         self._asks = True
-        return self.is_draining
+        return self.drain.began
 
     @property
-    def is_draining(self) -> bool:
-        """The same, for the runtime."""
-        return self._drain is not None and self._drain.began
+    def drain(self) -> Drain | type[Drain]:
+        """For the runtime: of its member; without one the class, whose drain never begins."""
+        return self._drain or Drain
 
     def fileno(self) -> int:
         """The descriptor, for select and the like. What is buffered already does not show there."""
@@ -125,15 +125,15 @@ class Stream:
         if KEEPIDLE is not None and self.socket.family != socket.AF_UNIX:
             self.socket.setsockopt(socket.IPPROTO_TCP, KEEPIDLE, seconds)
 
-    def _receive(self, goes_on: bool) -> bytes:
-        """The next bytes; b"" at the end of the client's side, which may still read ours (half-close). A read that
-        `goes_on` has got some already."""
+    def _receive(self, got: int) -> bytes:
+        """The next bytes; b"" at the end of the client's side, which may still read ours (half-close). `got` is how
+        many bytes the same read has already."""
         if self._ended:
             return b""
         self.flush()
         self.running_since = 0.0
         try:
-            if self._asks and not goes_on and self._drain is not None and self._waits_in_vain(self._drain):
+            if self._asks and not got and self._drain is not None and self._waits_in_vain(self._drain):
                 return b""
             data = self.socket.recv(self._size)  # retried by Python itself on EINTR (PEP 475)
         except OSError as error:
@@ -141,8 +141,9 @@ class Stream:
         finally:
             self.running_since = time.monotonic()
         self._ended = not data
-        self.received += len(data)
-        self._size = min(CHUNK, 2 * self._size) if len(data) == self._size else max(FIRST_CHUNK, len(data))
+        size = len(data)
+        self.received += size
+        self._size = min(CHUNK, 2 * size) if size == self._size else size if size > FIRST_CHUNK else FIRST_CHUNK
         return data
 
     def _waits_in_vain(self, drain: Drain) -> bool:
@@ -167,7 +168,7 @@ class Stream:
         pieces, length = [self._input], len(self._input)
         self._input = b""
         try:
-            while (size < 0 or length < size) and (piece := self._receive(length > 0)):
+            while (size < 0 or length < size) and (piece := self._receive(length)):
                 pieces.append(piece)
                 length += len(piece)
         finally:
@@ -178,7 +179,7 @@ class Stream:
     def read_some(self, size: int = CHUNK) -> bytes:
         """What has come, at least one byte and at most `size`; b"" at the end."""
         if not self._input:
-            self._input = self._receive(False)
+            self._input = self._receive(0)
         return self._take(size)
 
     def readline(self, limit: int = CHUNK) -> bytes:
@@ -189,8 +190,10 @@ class Stream:
             start = len(self._input)
             if start > limit + 1:  # one more: the CR of a CRLF still to come
                 raise LineTooLongError(limit, self._input[:32])
-            piece = self._receive(bool(self._input))
+            piece = self._receive(start)
             if not piece:
+                if self.is_cut:  # in the middle of a line, which is none then
+                    self._input, start = b"", 0
                 at = start - 1
                 break
             self._input += piece

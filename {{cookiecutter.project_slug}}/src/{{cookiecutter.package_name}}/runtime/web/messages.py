@@ -86,7 +86,7 @@ class Request:
     """One request. `method`, `params` and `worker` are plain attributes; the rest is made when asked for."""
 
     __slots__ = (
-        "_body", "_connection", "_form", "_headers", "_query", "_source", "_trace", "head", "method", "params",
+        "_body", "_connection", "_form", "_query", "_route", "_source", "_trace", "head", "method", "params",
         "worker",
     )  # fmt: skip
 
@@ -101,8 +101,7 @@ class Request:
         self.worker = worker  # the object that worker_init got: a place for what lives as long as the worker
         self._body = body
         self._source = source
-        self._headers: Headers | None = None
-        self._query: dict[str, str] | None = None
+        self._route: Any = None  # that its handler belongs to
         self._trace: Trace | None = None
 
     @property
@@ -208,16 +207,16 @@ class Request:
     @property
     def headers(self) -> Headers:
         """The fields, by name in any case."""
-        if self._headers is None:
-            self._headers = Headers(self.head)
-        return self._headers
+        return Headers(self.head)
 
     @property
     def query(self) -> dict[str, str]:
         """Query parameters, decoded; of several with one name the last (see `query_list`)."""
-        if self._query is None:
-            self._query = dict(self.query_list)
-        return self._query
+        try:
+            return self._query
+        except AttributeError:
+            self._query: dict[str, str] = dict(self.query_list)
+            return self._query
 
     @property
     def query_list(self) -> list[tuple[str, str]]:
