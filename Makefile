@@ -9,6 +9,11 @@ runtime := {{cookiecutter.project_slug}}/src/{{cookiecutter.package_name}}/runti
 # The generated project's own pyproject.toml is not TOML before it is rendered; ours holds for all.
 ruff := --config pyproject.toml
 
+# As in a project.
+hook = file=$$(git rev-parse --git-path hooks/pre-commit) && sed \
+	's|^INSTALL_PYTHON=.*|[ -e .venv/installed ] \|\| make -s .venv/installed >\&2; INSTALL_PYTHON=.venv/bin/python|' \
+	"$$file" > "$$file.new" && cat "$$file.new" > "$$file" && rm "$$file.new"
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz trust clients lint format \
 	pre-commit lock soak log-load clean files nightly coverage
@@ -19,8 +24,8 @@ help:  ## list the targets
 demo: .venv/cookiecutter  ## generate a service, start it, ask it something, stop it
 	$(bin)/python ci/demo.py
 
-test: engine lint  ## everything; needs a Docker engine
-	$(bin)/python -m pytest -n $(WORKERS) tests --ignore tests/linux
+test:  ## everything; sets up what is missing, or says what was left out (SETUP=no: changes nothing on this machine)
+	@PYTHON='$(PYTHON)' WORKERS='$(WORKERS)' MAKE='$(MAKE)' ci/test
 
 engine:  ## is there a Docker engine? if not, says what to do
 	@$(PYTHON) ci/dockerd.py check
@@ -50,8 +55,8 @@ COVER ?= $(addprefix tests/,runtime http threads load ops logs faults template/t
 coverage: .venv/installed  ## how much of the runtime the tests run through; at least 90%
 	rm -rf build/coverage && mkdir -p -m 1777 build/coverage
 	ELSEWHERE=$(CURDIR)/tests/covered $(bin)/python -m pytest -q -n $(WORKERS) $(COVER); tested=$$?; \
-	$(bin)/coverage combine -q $(measured) build/coverage && \
-	$(bin)/coverage report $(measured) --fail-under 90 && exit $$tested
+	$(bin)/python -m coverage combine -q $(measured) build/coverage && \
+	$(bin)/python -m coverage report $(measured) --fail-under 90 && exit $$tested
 measured := --rcfile tests/covered/coveragerc --data-file build/coverage/all
 
 faults: .venv/installed  ## the whole fault matrix, about 40 minutes; its short form is part of the tests
@@ -72,24 +77,26 @@ clients: .venv/installed  ## real HTTP clients and proxies against a service, th
 	$(bin)/python ci/clients/run.py
 
 lint: .venv/installed .venv/actionlint  ## style and types of the template
-	$(bin)/ruff check $(ruff)
-	$(bin)/ruff format --check $(ruff)
-	$(bin)/mypy
-	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/mypy --config-file= --strict --python-version 3.11 \
+	$(bin)/python -m ruff check $(ruff)
+	$(bin)/python -m ruff format --check $(ruff)
+	$(bin)/python -m mypy
+	cd '$(runtime)/..' && MYPYPATH=. $(CURDIR)/$(bin)/python -m mypy --config-file= --strict --python-version 3.11 \
 		--cache-dir=$(CURDIR)/.mypy_cache/runtime -p runtime
-	cd '$(runtime)/..' && PYTHONPATH=. $(CURDIR)/$(bin)/lint-imports --no-logo --no-cache $(CURDIR)/pyproject.toml
+	cd '$(runtime)/..' && PYTHONPATH=. $(CURDIR)/$(bin)/python -c 'import importlinter.cli as cli; cli.lint_imports_command()' \
+		--no-logo --no-cache $(CURDIR)/pyproject.toml
 
 format: .venv/installed  ## put the code into the one form
-	$(bin)/ruff check --fix $(ruff)
-	$(bin)/ruff format $(ruff)
+	$(bin)/python -m ruff check --fix $(ruff)
+	$(bin)/python -m ruff format $(ruff)
 
 pre-commit: .venv/installed  ## have git check each commit here before it is made
-	$(bin)/pre-commit install
+	$(bin)/python -m pre_commit install
+	@$(hook)
 
 lock: .venv/installed  ## choose newer versions of the development tools
-	$(bin)/pip install --quiet uv
-	cd '{{cookiecutter.project_slug}}' && $(CURDIR)/$(bin)/uv $(compile)
-	$(bin)/uv $(compile)
+	$(bin)/python -m pip install --quiet uv
+	cd '{{cookiecutter.project_slug}}' && $(CURDIR)/$(bin)/python -m uv $(compile)
+	$(bin)/python -m uv $(compile)
 
 compile := pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
 	--annotation-style line requirements-dev.in --output-file requirements-dev.txt
@@ -115,10 +122,10 @@ clean:  ## remove what the other targets made
 # All that the demo needs, in seconds; with the tools it is there already.
 .venv/cookiecutter: requirements-dev.txt
 	@[ -e .venv/bin/pip ] || $(PYTHON) -m venv .venv
-	@[ -e .venv/installed ] || $(bin)/pip install --quiet --constraint requirements-dev.txt cookiecutter
+	@[ -e .venv/installed ] || $(bin)/python -m pip install --quiet --constraint requirements-dev.txt cookiecutter
 	@touch $@
 
 .venv/installed: requirements-dev.txt
 	$(PYTHON) -m venv .venv
-	$(bin)/pip install --quiet --requirement requirements-dev.txt
+	$(bin)/python -m pip install --quiet --requirement requirements-dev.txt
 	touch $@

@@ -105,6 +105,10 @@ def deb822(stanza: str) -> Iterator[Source]:
             yield Source(uri, fields.get("suites", "").split(), fields.get("components", "").split(), keyring)
 
 
+# Where the machine's own sources have no Debian: on Ubuntu.
+PUBLIC = Source("http://deb.debian.org/debian", ["stable"], ["main"], "")
+
+
 def mirror(found: Iterator[Source], codename: str) -> Source | None:
     """The repository that this machine's own release comes from; it has the other releases too."""
     for source in found:
@@ -113,11 +117,11 @@ def mirror(found: Iterator[Source], codename: str) -> Source | None:
     return None
 
 
-def codename() -> str:
-    """This machine's release: bookworm."""
-    release = Path("/etc/os-release")
-    found = re.search(r'(?m)^VERSION_CODENAME="?(\w+)', release.read_text()) if release.exists() else None
-    return found[1] if found else ""
+def codename(release: Path = Path("/etc/os-release")) -> str:
+    """This machine's release of Debian: bookworm. Empty where the system is another one."""
+    text = release.read_text() if release.exists() else ""
+    found = re.search(r'(?m)^VERSION_CODENAME="?(\w+)', text)
+    return found[1] if found and re.search(r'(?m)^ID="?debian\b', text) else ""
 
 
 def bootstrap(suite: str, target: Path, packages: str = "python3", python: str = "python3") -> None:
@@ -139,7 +143,8 @@ def bare(version: str, target: Path) -> None:
 
 def unpack(suite: str, target: Path, *contents: str) -> None:
     """Run mmdebstrap with options that say what to take, and keep what it makes as a compressed tar file."""
-    source = mirror(sources(), codename())
+    release = codename()
+    source = mirror(sources(), release) if release else PUBLIC
     if source is None:
         sys.exit("apt's sources name no http mirror of this machine's Debian release: nothing to make an image from")
     keyring = KEYRING if Path(KEYRING).exists() else source.signed_by

@@ -101,7 +101,7 @@ def check() -> None:
     if not answers():
         sys.exit(
             "no Docker engine answers: start one, or leave its tests out with `make test-without-docker`."
-            " (On a bare Debian machine, .ci/run installs and starts one.)"
+            " (`make test` as root on Debian or Ubuntu installs and starts one.)"
         )
 
 

@@ -69,8 +69,11 @@ def test_mirror_is_that_of_this_release(tmp_path: Path) -> None:
     assert found.uri == "http://mirror.example/debian"
 
 
-def test_codename_is_one_word() -> None:
-    assert " " not in codename()
+@pytest.mark.parametrize(("system", "known"), [("debian", "trixie"), ('"debian"', "trixie"), ("ubuntu", "")])
+def test_codename_is_that_of_debian(system: str, known: str, tmp_path: Path) -> None:
+    write(tmp_path, "os-release", f'NAME="x"\nID={system}\nID_LIKE=debian\nVERSION_CODENAME=trixie\n')
+    assert codename(tmp_path / "os-release") == known
+    assert codename(tmp_path / "none") == ""
 
 
 def write(directory: Path, name: str, text: str) -> None:
@@ -104,5 +107,81 @@ def test_the_demo_needs_cookiecutter_alone(tools: bool, tmp_path: Path) -> None:
         (tmp_path / ".venv/installed").touch()
     for _ in range(2):
         subprocess.run(["make", "demo", f"PYTHON={python}"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    install = ["install --quiet --constraint requirements-dev.txt cookiecutter"]
+    install = ["-m pip install --quiet --constraint requirements-dev.txt cookiecutter"]
     assert (tmp_path / "said").read_text().splitlines() == ([] if tools else install) + ["ci/demo.py"] * 2
+
+
+STAND_IN = """\
+#!/bin/sh
+said="$(basename "$0") $*"
+case "$*" in */dockerd.pid) said="$(basename "$0") $1 $2 PIDFILE"; [ "$2" = stop ] || touch "$3" ;; esac
+case "$0" in */ci/prepare) said="prepare $*" ;; esac
+said=${said% }
+echo "$said" >>"$SAID"
+case "$said" in $FAILS) exit 1 ;; esac
+"""
+TESTS = "python -m pytest -n 4 tests --ignore tests/linux"
+LINUX = "python -m pytest -n 2 --dist loadgroup tests/linux"
+NO_ENGINE = "tests/container, tests/linux, tests/rcd: no Docker engine"
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine without anything but stand-ins, which write down how they were called."""
+    for name in ("bin/python3", "bin/docker", "bin/make", "ci/prepare", ".venv/bin/python"):
+        write(tmp_path, name, STAND_IN)
+        (tmp_path / name).chmod(0o755)
+    shutil.copy(REPOSITORY / "ci/test", tmp_path / "ci")
+    return tmp_path
+
+
+def run_tests(machine: Path, fails: str = "-", **surroundings: str) -> tuple[int, list[str], str]:
+    """The status of ci/test, what it called, and what it said."""
+    path = {"PATH": f"{machine}/bin:/usr/bin:/bin", "SAID": str(machine / "said"), "FAILS": fails}
+    done = subprocess.run([machine / "ci/test"], env=path | surroundings, capture_output=True, text=True, timeout=60)
+    return done.returncode, (machine / "said").read_text().splitlines(), done.stderr
+
+
+def test_one_command_sets_up_and_tests(machine: Path) -> None:
+    status, called, said = run_tests(machine, "docker image inspect*", REQUIRE_TOOLS="1")
+    started = [line for line in called if not line.startswith("docker ")]
+    images = ["base_image.py 3.13", "base_image.py 3.13-bare", "base_image.py 3.14"]
+    images += ["systemd_image.py 252", "systemd_image.py 257"]
+    first = ["prepare", "python3 ci/dockerd.py start PIDFILE"] + [f"python3 ci/{one}" for one in images]
+    last = ["python3 ci/kubectl.py", "make lint PYTHON=python3", TESTS, LINUX, "python3 ci/dockerd.py stop PIDFILE"]
+    assert (status, started, said) == (0, first + last, "")
+
+
+def test_set_up_can_be_refused(machine: Path) -> None:
+    status, called, said = run_tests(machine, "docker image inspect systemd:*", SETUP="no")
+    assert [line for line in called if line.startswith(("prepare", "python3"))] == [
+        "prepare check",
+        "python3 ci/dockerd.py check",
+        "python3 ci/kubectl.py find",
+    ]
+    assert called[-2:] == [TESTS, LINUX]
+    assert status == 3
+    assert said.endswith("left out:\n  tests of systemd 252\n  tests of systemd 257\n")
+
+
+def test_what_can_run_runs(machine: Path) -> None:
+    status, called, said = run_tests(machine, "python3 ci/dockerd.py start*")
+    assert called[3:5] == ["make lint PYTHON=python3", TESTS + " --ignore tests/container --ignore tests/rcd"]
+    assert LINUX not in called
+    assert (status, said) == (3, f"left out:\n  {NO_ENGINE}\n")
+
+
+@pytest.mark.parametrize("fails", [TESTS, LINUX, "make lint*", "prepare"])
+def test_a_failure_is_one(fails: str, machine: Path) -> None:
+    status, called, _ = run_tests(machine, fails, REQUIRE_TOOLS="1")
+    assert status == 1
+    assert (LINUX in called) == (fails in (TESTS, LINUX))  # one failure hides no other
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    for name in ("id", "ls"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    command = ["/bin/sh", str(REPOSITORY / "ci/prepare"), "check"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("missing: apache2-utils bmake ") and " wrk. Install them, or " in done.stderr

@@ -273,7 +273,7 @@ def test_dockerfile_suits_the_classic_builder(project: Path) -> None:
 
 def test_shell_scripts_of_ci_are_right() -> None:
     repository = Path(__file__).parents[2]
-    assert judge(BESIDE / "shellcheck", repository / ".ci/run", repository / "ci/prepare") == ""
+    assert judge(BESIDE / "shellcheck", *(repository / name for name in (".ci/run", "ci/prepare", "ci/test"))) == ""
     stand_ins = [repository / "tests/rcd" / name for name in ("rc.subr", "freebsd/limits", "freebsd/pwait")]
     assert judge(BESIDE / "shellcheck", "-s", "dash", "-e", "SC2034,SC2086,SC2089,SC2090,SC2154", *stand_ins) == ""
 

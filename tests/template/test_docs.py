@@ -53,12 +53,12 @@ def test_pages_name_targets_that_exist(project: Path) -> None:
 
 
 def test_ci_runs_the_commands_of_the_readme(project: Path) -> None:
-    assert re.findall(r"make (\S+)$", (REPOSITORY / ".ci/run").read_text(), re.MULTILINE) == ["test", "test-linux"]
-    for directory in (REPOSITORY, project):
+    assert re.findall(r"make (\S+)$", (REPOSITORY / ".ci/run").read_text(), re.MULTILINE) == ["test"]
+    for directory, command in ((REPOSITORY, "sudo make test"), (project, "make test")):
         workflow = yaml.safe_load((directory / ".github/workflows/ci.yml").read_text())
         steps = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]
-        assert "make test" in steps
-        assert {step.removeprefix("make ") for step in steps} <= targets(directory)
+        assert command in steps
+        assert {step.rpartition("make ")[2] for step in steps} <= targets(directory)
         assert "make test" in "\n".join(code((directory / "README.md").read_text()))
 
 

@@ -40,7 +40,7 @@ def pre_commit(project: Path, **other: str) -> subprocess.CompletedProcess[str]:
         (project / ".venv").symlink_to(sys.prefix)  # the tools that `make` would have installed
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "PRE_COMMIT_"))}
     return subprocess.run(
-        [project / ".venv/bin/pre-commit", "run", "--all-files", "--color=never"],
+        [project / ".venv/bin/python", "-m", "pre_commit", "run", "--all-files", "--color=never"],
         cwd=project,
         env=surroundings | {"PRE_COMMIT_HOME": str(project / "../kept"), "https_proxy": "http://127.0.0.1:9"} | other,
         capture_output=True,
@@ -81,8 +81,8 @@ def test_the_template_passes(tmp_path: Path) -> None:
 def test_programs_are_those_of_make_lint(template: Path, tmp_path: Path) -> None:
     makefile = (bake(template, tmp_path) / "Makefile").read_text()
     (lint,) = re.findall(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
-    ours = re.findall(r"^\t\$\(bin\)/(ruff \w+|mypy)", lint, re.MULTILINE)
-    entries = [hook["entry"].removeprefix(".venv/bin/") for hook in hooks(REPOSITORY / TREE)]
+    ours = re.findall(r"^\t\$\(bin\)/python -m (ruff \w+|mypy)", lint, re.MULTILINE)
+    entries = [hook["entry"].removeprefix(".venv/bin/python -m ") for hook in hooks(REPOSITORY / TREE)]
     assert ours == ["ruff check", "ruff format", "mypy"]
     assert [" ".join(entry.split()[: len(one.split())]) for one, entry in zip(ours, entries[-3:], strict=True)] == ours
 

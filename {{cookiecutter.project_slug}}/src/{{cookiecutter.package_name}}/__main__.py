@@ -18,5 +18,10 @@ SERVICE = Service(
     defaults={"port": {{ cookiecutter.port }}},
 )
 
+
+def main() -> int:
+    return run(SERVICE)
+
+
 if __name__ == "__main__":
-    sys.exit(run(SERVICE))
+    sys.exit(main())
