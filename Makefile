@@ -44,8 +44,8 @@ files: .venv/installed  ## write the list of what each combination of answers gi
 
 nightly: soak faults fuzz trust coverage bench  ## all that takes too long for every change; about two hours
 
-trust: .venv/installed  ## the tests of trust, also with the inputs that differ little from those of every run
-	NIGHTLY=1 $(bin)/python -m pytest -q -n $(WORKERS) tests/trust
+trust: .venv/installed  ## trust and hostile answers, also with inputs that differ little from those of every run
+	NIGHTLY=1 $(bin)/python -m pytest -q -n $(WORKERS) tests/trust tests/template/test_hostile_answers.py
 
 # The services that tests start are measured too, in all their processes, and so are a project's own unit tests. Those
 # killed by SIGKILL say nothing. Left out: what measures memory, of which the measuring takes some, and full disks, where

@@ -120,14 +120,14 @@ def test_wrk_counts_the_same(either: Watched, tool: Callable[[str], str], tmp_pa
     """One connection per thread of wrk: it stops when the last answer is there, with nothing in flight."""
     wrk = tool("wrk")
     script = tmp_path / "count.lua"
-    script.write_text(WRK % 25_000)
+    script.write_text(WRK % 5_000)
     either.watch()
     done = subprocess.run(
-        [wrk, "-t4", "-c4", "-d60", "-s", script, either.url("/")],
-        capture_output=True, text=True, check=True, timeout=100,
+        [wrk, "-t4", "-c4", "-d20", "-s", script, either.url("/")],  # it sleeps for so long, whatever its threads do
+        capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     said = int(re.findall(r"(\d+) requests in", done.stdout)[0])
-    assert said == 100_000, done.stdout
+    assert said == 20_000, done.stdout
     assert either.metric("service_requests_total") == said
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -150,6 +151,16 @@ def payloads(touched: Path) -> list[str]:
     ]
 
 
+def tried(option: str, payloads: list[str]) -> list[tuple[int, str]]:
+    """With their numbers: all in the nightly run, and always of the description, which takes any text. In other runs
+    Jinja's first and two more, which differ from option to option."""
+    if option == "description" or "NIGHTLY" in os.environ:
+        return list(enumerate(payloads))
+    first = sum(option.encode())
+    chosen = {0, *(1 + (first + 4 * more) % (len(payloads) - 1) for more in range(2))}
+    return [(number, payload) for number, payload in enumerate(payloads) if number in chosen]
+
+
 def live(project: Path) -> None:
     """Do with a project what would run a payload: import, make, scripts, the manual page."""
     package = next(path for path in (project / "src").iterdir()).name
@@ -174,7 +185,7 @@ def typed(home: Path, template: Path, answers: dict[str, str]) -> subprocess.Com
 @pytest.mark.parametrize("option", VISIBLE)
 def test_a_typed_answer_never_becomes_code(option: str, template: Path, tmp_path: Path) -> None:
     touched = tmp_path / "touched"
-    for number, payload in enumerate(payloads(touched)):
+    for number, payload in tried(option, payloads(touched)):
         home = tmp_path / str(number)
         home.mkdir()
         done = typed(home, template, {option: payload})
@@ -193,9 +204,7 @@ def test_a_replayed_answer_never_becomes_code(
 ) -> None:
     """Also what follows from answers: a replay file has it, and it may have been changed."""
     touched = tmp_path / "touched"
-    for number, payload in enumerate(payloads(touched)):
-        if number in (1, 5, 6, 8) and option != "description":
-            continue  # the same kinds as their neighbours
+    for number, payload in tried(option, payloads(touched)):
         home = tmp_path / str(number)
         home.mkdir()
         answers = {
