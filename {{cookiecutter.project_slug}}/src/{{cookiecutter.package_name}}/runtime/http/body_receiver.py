@@ -7,6 +7,7 @@ from ..http1.parser import CHUNKED, Head, ProtocolError
 from ..http1.states import BODY, HEAD, SPOOLING
 from ..loop.selector import READ
 from ..loop.spool import IN_MEMORY, Spool
+from ..system.refusal import RETRY_AFTER
 from ..web.response import HTTPError, error_page
 from .bodies import CONTINUE, RATE, Body
 from .response_head import CLOSE, head_of
@@ -162,6 +163,7 @@ class BodyReceiver(ResponseWriter):
 
     def page(self, status: int, detail: str, head: Head | None) -> tuple[bytes, bytes]:
         """Head and body of an error page after which the connection closes."""
-        response = error_page(status, detail, head.get("accept", "") if head is not None else "")
+        headers = RETRY_AFTER if status == 503 else ()
+        response = error_page(status, detail, head.get("accept", "") if head is not None else "", headers)
         assert isinstance(response.body, bytes)
         return head_of(response, self.server.clock, len(response.body), CLOSE, False), response.body

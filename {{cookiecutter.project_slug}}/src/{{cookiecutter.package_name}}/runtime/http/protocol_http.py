@@ -10,6 +10,8 @@ from ..web.hooks import Hooks
 from ..web.routes import Router
 
 NAME = "http"
+# What clients get while no worker can work. It has no body, so that it answers a HEAD too.
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 2\r\nConnection: close\r\n\r\n"
 
 
 def check(handlers: ModuleType) -> None:

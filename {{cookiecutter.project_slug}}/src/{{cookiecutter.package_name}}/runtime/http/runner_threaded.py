@@ -8,6 +8,7 @@ thread's hands at any time.
 """
 
 import os
+import socket
 import threading
 import time
 from collections import deque
@@ -24,13 +25,16 @@ from ..log.records import log, log_stacks
 from ..loop.event_loop import Wakeup
 from ..loop.interfaces import Mode
 from ..loop.leadership import Demoted, Leader
+from ..loop.selector import READ
 from ..loop.stall_monitor import StallMonitor
 from ..pool.thread_pool import PoolThread, ThreadPool
-from ..web.response import Response
+from ..system.refusal import BOUND, RETRY_AFTER, UNABLE
+from ..web.response import Response, error_page
 from ..web.routes import Route
 from .bodies import BROKEN, Body, Stream, UserBody
 from .connection import Connection
 from .engine import INLINE, Engine, handle
+from .protocol_http import REFUSAL
 
 RETRY = 1.0  # seconds after which a slow handler is tried in the loop once: it may have become fast
 WEIGHT = 0.1  # of the latest run in the moving average
@@ -60,7 +64,8 @@ class Runner:
         self.measure = measure
         self.leading: PoolThread | None = None
         self.jobs: dict[int | None, Job] = {}  # by the thread's ident
-        self.taken: dict[int, None] = {}  # descriptors of those, and of jobs that wait for a thread
+        # Of those, and of jobs that wait for a thread, by descriptor: the job of a request, and what refuses it.
+        self.taken: dict[int, tuple[Callable[[PoolThread], None], Callable[[], None]] | None] = {}
         self.returned: deque[tuple[Connection | None, Callable[[], None]]] = deque()  # for the leader to go on with
         self.waker = Waker()
         self.loop.add(Wakeup(self.waker.fileno(), self.collect))
@@ -167,8 +172,13 @@ class Runner:
             route.took += (time.monotonic() - started - route.took) * WEIGHT
             self.give_back(connection, partial(self.engine.finish, connection, head, result, source))
 
+        def refuse() -> None:
+            connection.close_after = True
+            connection.answer(head, error_page(503, UNABLE, head.get("accept", ""), RETRY_AFTER), source)
+
         self.loop.unwatch(connection)
         self.take_room(connection)
+        self.taken[connection.fd] = run, refuse
         self.threads.submit(run, spread=route.streams)
         return True
 
@@ -204,6 +214,33 @@ class Runner:
         self.threads.submit_to(body.worker.number, run)
         return True
 
+    def refuse_waiting(self) -> None:
+        """In the leader: no other thread can work, so answer 503 to each request that waits for one."""
+        for fd, taken in list(self.taken.items()):
+            connection = self.loop.table.get(fd)
+            if taken is not None and connection is not None and self.threads.withdraw(taken[0]):
+                del self.taken[fd]
+                self.loop.guarded(connection, taken[1])
+        self.show_room()
+
+    def refuse(self) -> None:
+        """In the monitor, which leads for a moment if no thread can: answer 503 to each request that has come."""
+        if not self.threads.withdraw(self.lead):
+            self.give_back(None, self.refuse_waiting)
+            return
+        loop = self.loop
+        loop.now = time.monotonic()
+        self.refuse_waiting()
+        for fd, mask in loop.selector.poll(0):
+            item = loop.table.get(fd)
+            if isinstance(item, Connection) and item.is_parked:
+                loop.guarded(item, refuse, item)
+            elif item is not None and not item.runs_user_code:
+                loop.guarded(item, item.ready, mask)
+        if loop.now >= loop.next_sweep:
+            loop.sweep()
+        self.threads.submit(self.lead)
+
     def is_leaders(self, body: UserBody) -> bool:
         """Whether the thread that has made this body leads the loop."""
         leader = self.leadership.leader
@@ -233,6 +270,21 @@ class Runner:
             self.loop.publish()
 
 
+def refuse(connection: Connection) -> None:
+    """A parked connection is readable."""
+    try:
+        has_left = not connection.sock.recv(1, socket.MSG_PEEK)
+    except OSError:
+        has_left = True
+    if has_left:
+        connection.ready(READ)
+    else:
+        connection.server.count_error()
+        connection.drop_upload()
+        connection.buffer, connection.head, connection.close_after = b"", None, True
+        connection.transmit(REFUSAL)  # without a body, as nothing is known of the request
+
+
 def measure(route: Route, took: float) -> None:
     """What a run in the loop says of a route. It is the better witness: in another thread, waiting for the
     interpreter's lock counts as time. Two long runs in a row are enough to be slow, one short one to be fast again:
@@ -257,6 +309,7 @@ class Monitor(StallMonitor):
         self.threads = runner.threads
         self.next_tick = 0.0
         self.expired: set[Job] = set()
+        self.able = time.monotonic()  # when a thread was able to do what waits
 
     def look(self) -> bool:
         now = time.monotonic()
@@ -270,6 +323,10 @@ class Monitor(StallMonitor):
         elif 0 < self.threads.not_before <= now:
             self.threads.not_before = 0.0
             self.threads.resize()
+        if self.threads.able or not self.threads.waiting:
+            self.able = now
+        elif now - self.able > BOUND:
+            self.runner.refuse()
         limit = self.config.request_timeout
         if limit:
             late = {job for job in self.runner.jobs.copy().values() if now - job.since > limit} - self.expired
@@ -277,7 +334,7 @@ class Monitor(StallMonitor):
                 self.expire(late)
         size, floor = len(self.threads.all), self.threads.floor
         # It may have to shrink (the leader counts as busy), to replace what failed, or to watch running handlers.
-        return not floor <= size <= floor + 1 or bool(self.runner.jobs)
+        return not floor <= size <= floor + 1 or bool(self.runner.jobs) or self.able < now
 
     def stalled(self, started: float) -> None:
         self.runner.promote(started)

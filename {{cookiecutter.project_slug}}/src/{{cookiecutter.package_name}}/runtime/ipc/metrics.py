@@ -17,7 +17,7 @@ from .scoreboard import BUCKETS, CRASHES, OWN, OWN_MOST, TEXT, Scoreboard
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED = ("service_", "process_")  # what the service itself measures
 COUNTED = (scoreboard.ERRORS, scoreboard.ACCEPTED, scoreboard.HANDED_OVER, scoreboard.RECEIVED, scoreboard.SENT,
-           scoreboard.MICROSECONDS, scoreboard.DROPPED)  # fmt: skip
+           scoreboard.MICROSECONDS, scoreboard.DROPPED, scoreboard.REFUSED)  # fmt: skip
 FIRST, LAST = 6, 26  # of the bounds shown: 2^6 µs (64 µs) to 2^26 µs (67 s); what is finer or coarser is joined
 BOUNDS = tuple(2**bits / 1e6 for bits in range(FIRST, LAST + 1))
 
@@ -137,6 +137,7 @@ class Figures:
         for word in COUNTED:
             self.words[word] += board.total(word)
         self.words[scoreboard.DROPPED] += board.words[scoreboard.DROPPED]  # the server's own
+        self.refuse(board.words[scoreboard.REFUSED])
         self.crashes += board.words[CRASHES]
         self.latency = [a + b for a, b in zip(self.latency, board.latency(), strict=True)]
         for number, one in declared(board):
@@ -149,6 +150,11 @@ class Figures:
             if before is not None and before[0].kind == one.kind:
                 value += before[1]
             self.own[one.name] = (one, value)
+
+    def refuse(self, number: int = 1) -> None:
+        """Add clients that were refused: an error each."""
+        self.words[scoreboard.REFUSED] += number
+        self.words[scoreboard.ERRORS] += number
 
     def keep(self, board: Scoreboard) -> None:
         """A generation has ended: its counts stay, its gauges go."""

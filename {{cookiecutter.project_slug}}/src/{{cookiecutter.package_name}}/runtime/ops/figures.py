@@ -69,6 +69,8 @@ FIGURES = (
            lambda seen: seen.totals.requests, "totals.requests"),
     Figure("counter", "service_errors_total", "Requests that failed: status 5xx, and malformed ones.",
            total(scoreboard.ERRORS), "totals.errors"),
+    Figure("counter", "service_refused_total", "Of these errors: clients refused as no worker could work.",
+           total(scoreboard.REFUSED), "totals.refused"),
     Figure("counter", "service_received_bytes_total", "Bytes received (http).",
            total(scoreboard.RECEIVED), "totals.received_bytes"),
     Figure("counter", "service_sent_bytes_total", "Bytes sent (http).",

@@ -139,6 +139,8 @@ class ThreadPool:
             first, self.has_worked = not self.has_worked, True
         if first:
             self.on_first()
+        elif self.throttle.fast:
+            self.on_tick()  # it may be the first that is able again
         return True
 
     def next_job(self, thread: PoolThread) -> Job | None:
@@ -311,6 +313,19 @@ class ThreadPool:
     def able(self) -> int:
         """How many threads can run any handler: those that have come through worker_init(), without the leader."""
         return sum(one.is_able and one.working >= 0 for one in list(self.all.values()))
+
+    @property
+    def is_vacant(self) -> bool:
+        """Whether all threads that had come through worker_init(), the leader too, have ended."""
+        return self.has_worked and not any(one.is_able for one in list(self.all.values()))
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job back that waits; False when it does not."""
+        with self.lock:
+            if job not in self.waiting:
+                return False
+            self.waiting.remove(job)
+            return True
 
     def retire(self, number: int) -> None:
         """Let so many idle threads end. The lock is held."""

@@ -75,8 +75,12 @@ def run(context: Context, slot: int) -> int:
         """Publish the threads on the scoreboard, and read from it how many are to be idle."""
         workers = [one for one in list(threads.all.values()) if one.working >= 0]
         rows = [(one.native_id or 0, int(one.working * 1000)) for one in workers]
-        failing = throttle.fast > 0 and not threads.able  # without a failure, the first threads are on their way
-        context.board.words[context.board.base(slot) + scoreboard.NO_THREADS] = failing
+        # Without a failure, the first threads are on their way.
+        failing = not threads.able and (throttle.fast > 0 or threads.is_vacant)
+        words, word = context.board.words, context.board.base(slot) + scoreboard.NO_THREADS
+        failed, words[word] = words[word], failing
+        if failed and not failing:
+            context.wake_server()  # clients need not be refused any more
         context.board.show_threads(slot, rows, sum(since > 0 for _, since in rows), len(threads.waiting))
         threads.floor = min(ceiling, max(1, part(context.board.words[scoreboard.FLOOR], number, share)))
 

@@ -28,6 +28,7 @@ from ..system.background import disown, finish
 from ..system.daemonize import enter
 from ..system.listeners import Listener, State
 from ..system.privileges import Identity, forbid_new_privileges
+from ..system.refusal import Refusal
 from . import pool_size
 from .handlers_module import Server, attempt, call, described, load_handlers
 from .member import Context, Member
@@ -147,13 +148,14 @@ class ServerProcess:
         self.selector.register(self.wakeup, selectors.EVENT_READ, self.on_signal)
         self.selector.register(self.waker, selectors.EVENT_READ, self.on_wake)
         self.selector.register(self.channel, selectors.EVENT_READ, self.on_command)
+        self.refusal = Refusal(self.selector, self.service.protocol.REFUSAL, self.board.refuse)
 
     def descriptors(self) -> list[int]:
         """Those that no child of user code gets; some are not there yet in init()."""
         found = [self.wakeup.reader, self.wakeup.writer, self.channel.fileno()]
         if hasattr(self, "selector"):
             found += [self.waker.reader, self.waker.writer, self.parent, self.parent_writer]
-            found += [end.fileno() for end in (*self.pair, self.selector)]
+            found += [end.fileno() for end in (*self.pair, *self.refusal.sockets())] + [self.selector.fileno()]
         return [*found, *(listener.socket.fileno() for listener in self.listeners)]
 
     def report(self, line: str) -> None:
@@ -267,6 +269,7 @@ class ServerProcess:
 
     def resize(self) -> None:
         """Start or retire members as the sizing policy says."""
+        self.refusal.look(self.ready and not self.stopping and not self.board.has_workers(), self.listeners)
         if self.stopping or self.not_before:
             return
         idle, busy, starting = self.tally()
@@ -329,6 +332,7 @@ class ServerProcess:
             self.wakeup.close()
             os.close(self.parent_writer)
             os.close(self.waker.reader)  # it only wakes
+            self.refusal.disinherit()
             status = context.live(slot)
         except BaseException:
             log.critical("a worker failed", exc_info=True)
@@ -383,6 +387,7 @@ class ServerProcess:
         self.board.phase = phase
         if self.config.drain_timeout:
             self.deadline = time.monotonic() + self.config.drain_timeout
+        self.refusal.end()
         for listener in self.listeners:
             listener.socket.close()
         self.kill_all(signal.SIGTERM)

@@ -25,6 +25,7 @@ from ..system.launcher import ReadyPipe
 from ..system.listeners import Listener, remove
 from ..system.pidfile import Pidfile
 from ..system.privileges import Identity
+from ..system.refusal import Refusal
 from ..system.sd_notify import SdNotify
 from .generation import Generation, UntrustedError, start
 from .generations import Generations
@@ -66,6 +67,7 @@ class Supervisor:
         self.heartbeat = Heartbeat()  # of the server that serves
         self.reloads = Reloads()
         self.selector = selectors.DefaultSelector()
+        self.refusal = Refusal(self.selector, service.protocol.REFUSAL, self.generations.ended.refuse)
         self.notify = SdNotify()
         self.code = CodeWatcher() if config.reload else None
 
@@ -111,7 +113,7 @@ class Supervisor:
         watched = {key.fd for key in self.selector.get_map().values()} - {one.descriptor for one in self.relay.outlets}
         sockets = [one.channel for one in self.generations] + [one.socket for one in self.generations.listeners]
         still_open = watched - keep - {self.wakeup.fileno()}
-        for sock in (*self.endpoints.sockets(), *sockets):
+        for sock in (*self.endpoints.sockets(), *self.refusal.sockets(), *sockets):
             if sock.fileno() not in keep:
                 still_open.discard(sock.fileno())
                 sock.close()
@@ -158,6 +160,8 @@ class Supervisor:
                 self.generations.refuse(self.generations, self.generations.listeners)
         self.heartbeat.check(None if self.life.is_stopping else self.generations.serving)
         self.operations.note_readiness(now)
+        has_none = self.life.has_served and not self.life.is_stopping and self.generations.serving is None
+        self.refusal.look(has_none, self.generations.listeners)
         self.relay.check(now, self.generations.dropped_lines())
         self.endpoints.expire(now)
         if self.ready_pipe is not None:

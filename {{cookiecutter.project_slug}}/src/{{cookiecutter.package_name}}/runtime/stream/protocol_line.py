@@ -9,6 +9,7 @@ from ..process.handlers_module import check_signature
 from .stream import LineTooLongError, Stream
 
 NAME = "line"
+REFUSAL = b""  # while no worker can work, connections are closed
 TOO_LONG = b"line too long\r\n"
 
 

@@ -9,6 +9,7 @@ from ..process.handlers_module import check_signature
 from .stream import Stream
 
 NAME = "stream"
+REFUSAL = b""  # while no worker can work, connections are closed
 
 
 def check(handlers: ModuleType) -> None:
