@@ -71,15 +71,18 @@ def run(context: Context, slot: int) -> int:
         log.critical("no thread can work: this host ends")
         os._exit(SOFTWARE)
 
+    failed = False  # no thread could run a handler, when it was published last
+
     def exchange() -> None:
         """Publish the threads on the scoreboard, and read from it how many are to be idle."""
         workers = [one for one in list(threads.all.values()) if one.working >= 0]
         rows = [(one.native_id or 0, int(one.working * 1000)) for one in workers]
         # Without a failure, the first threads are on their way.
         failing = not threads.able and (throttle.fast > 0 or threads.is_vacant)
-        words, word = context.board.words, context.board.base(slot) + scoreboard.NO_THREADS
-        failed, words[word] = words[word], failing
-        if failed and not failing:
+        context.board.words[context.board.base(slot) + scoreboard.NO_THREADS] = failing
+        nonlocal failed
+        failed, before = failing, failed
+        if before and not failing:
             context.wake_server()  # clients need not be refused any more
         context.board.show_threads(slot, rows, sum(since > 0 for _, since in rows), len(threads.waiting))
         threads.floor = min(ceiling, max(1, part(context.board.words[scoreboard.FLOOR], number, share)))
