@@ -173,6 +173,7 @@ class Runner:
             self.give_back(connection, partial(self.engine.finish, connection, head, result, source))
 
         def refuse() -> None:
+            connection.server.words[connection.server.base + scoreboard.REFUSED] += 1
             connection.close_after = True
             connection.answer(head, error_page(503, UNABLE, head.get("accept", ""), RETRY_AFTER), source)
 
@@ -279,6 +280,7 @@ def refuse(connection: Connection) -> None:
     if has_left:
         connection.ready(READ)
     else:
+        connection.server.words[connection.server.base + scoreboard.REFUSED] += 1
         connection.server.count_error()
         connection.drop_upload()
         connection.buffer, connection.head, connection.close_after = b"", None, True

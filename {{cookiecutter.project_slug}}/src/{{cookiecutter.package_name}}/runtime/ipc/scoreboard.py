@@ -30,7 +30,7 @@ LATENCY, BUCKETS = 18, 33
 OWN, OWN_MOST = 51, 64
 # STREAMING: requests whose handlers read a body while it comes, or may.
 STREAMING = 117
-REFUSED = 118  # in the header: clients that were refused, as no worker could work
+REFUSED = 118  # clients that were refused, as no worker could work; the server counts its own in the header
 NO_THREADS = 116  # 1 while no thread of a host can run a handler: they do not come through worker_init()
 DROPPED = 115  # lines of the log that were dropped; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
