@@ -114,10 +114,10 @@ def test_clients_are_refused_in_an_outage(pool: str, protocol: str, place: Place
                 assert data == b""
     assert service.status()["totals"]["refused"] >= 5
     assert service.status()["totals"]["errors"] >= 5
+    service.log.wait_for("clients are refused until one can")
     began = time.monotonic()
     assert ask(service, protocol)
     assert time.monotonic() - began < 2, "one that comes later waits no longer"
-    service.log.wait_for("clients are refused until one can")
     away.unlink()
     began = time.monotonic()
     eventually(lambda: not ask(service, protocol), "served again", 15)
