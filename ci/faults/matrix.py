@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from target import HANDLERS, PYTHON, Target, eventually, generated, listening
+from target import HANDLERS, PYTHON, Group, Target, eventually, generated, listening
 from traffic import OUTCOMES, Account, Load
 
 RECOVERY = 0.3  # seconds to the first answer on a new connection after a crash
@@ -43,9 +43,9 @@ class Case:
         self.remains = {"processes": 0, "sockets": 0, "files": 0}
 
     @contextmanager
-    def loaded(self, clients: int = 16) -> Iterator[Load]:
+    def loaded(self, clients: int = 16, pause: float = 0.0) -> Iterator[Load]:
         """Clients that ask all the time; what became of them is added to the account."""
-        load = self.load = Load(self.target.port, clients).start()
+        load = self.load = Load(self.target.port, clients, pause).start()
         try:
             load.until(300)
             yield load
@@ -467,6 +467,58 @@ def memory(case: Case) -> None:
         load.until(300)
     case.lossless()
     case.end()
+
+
+KEEPING = """
+kept = []
+
+@routes.get("/keep/{size}")
+def keep(request):
+    kept.append(b"x" * int(request.params["size"]))
+    return str(len(kept))
+"""
+LIMIT = 96  # MiB of the control group: half of it is free
+
+
+def keeping(size: int, interval: float, most: int) -> Callable[[Case], None]:
+    """A handler keeps `size` MiB every `interval` seconds, while others ask for what they always do; the kernel kills
+    `most` processes."""
+
+    def run(case: Case) -> None:
+        target = case.target
+        group = target.group = Group(LIMIT)
+        target.handlers(HANDLERS + KEEPING)
+        failed = 0
+        target.start("-u", "root", "--drain-timeout", "5", prefix=group.prefix)
+        with case.loaded(4, 0.02) as load:
+            load.mark()
+            start = time.monotonic()
+            for number in range(int((60 if case.scale > 1 else 20) / interval)):
+                time.sleep(max(0.0, start + number * interval - time.monotonic()))
+                failed += not kept(target.port, size << 20)
+        killed, replaced = group.killed(), target.log.count("the control group uses")
+        print(f"{target.pool}: {killed} killed, {replaced} replaced, {failed} not kept", file=sys.stderr)
+        assert killed <= most, f"the kernel has killed {killed}, {replaced} were replaced"
+        assert replaced, "none was replaced: the row does not try what it says"
+        assert failed + case.account.failed <= killed * (1 + 4), case.account.examples
+        case.end()
+
+    return run
+
+
+def kept(port: int, size: int) -> bool:
+    """Whether a handler has kept so many bytes, and said so."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 20) as client:
+            client.sendall(b"GET /keep/%d HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n" % size)
+            return client.recv(4096).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
+
+
+if Group.can_be_made():
+    ROWS += [Row("1 MiB kept every 0.2 s in a control group", keeping(1, 0.2, 0)),
+             Row("25 MiB kept every second in a control group", keeping(1, 0.04, 1))]  # fmt: skip
 
 
 # ---- scarcity -----------------------------------------------------------------------------------------------------

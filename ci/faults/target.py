@@ -67,6 +67,44 @@ def generated(directory: Path, pool: str) -> Path:
     return source
 
 
+class Group:
+    """A control group with a memory limit, of either version, in which a service is started with `prefix`."""
+
+    V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+
+    def __init__(self, limit: int) -> None:
+        """Of `limit` MiB. Raises OSError where none can be made."""
+        old = (self.V1 / "memory.limit_in_bytes").exists()
+        self.events = "memory.oom_control" if old else "memory.events"
+        self.path = (self.V1 if old else self.V2) / f"faults-{uuid.uuid4().hex}"
+        if not old:
+            (self.V2 / "cgroup.subtree_control").write_text("+memory")
+        self.path.mkdir()
+        for name in ("memory.limit_in_bytes",) if old else ("memory.max", "memory.swap.max"):
+            with contextlib.suppress(FileNotFoundError):  # a kernel without swap
+                (self.path / name).write_text("0" if "swap" in name else str(limit << 20))
+        procs = os.fspath(self.path / "cgroup.procs")
+        self.prefix = ("sh", "-c", 'echo $$ > "$0" && exec "$@"', procs)
+
+    def killed(self) -> int:
+        """Processes that the kernel has killed because the group was full."""
+        found = re.search(r"^oom_kill (\d+)$", (self.path / self.events).read_text(), re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    def remove(self) -> None:
+        """Once its last process has ended."""
+        eventually(lambda: not (self.path / "cgroup.procs").read_text(), "the control group is empty")
+        self.path.rmdir()
+
+    @staticmethod
+    def can_be_made() -> bool:
+        try:
+            Group(64).remove()
+        except OSError:
+            return False
+        return True
+
+
 class Target:
     """One service. `mark` in its environment finds all of its processes, whatever their parent is now."""
 
@@ -84,6 +122,7 @@ class Target:
         self.flags: tuple[str, ...] = ()
         self.injecting = False  # started with the seam of ci/faults/inject
         self.process: subprocess.Popen[bytes] | None = None
+        self.group: Group | None = None  # that it is started in
 
     def handlers(self, text: str) -> None:
         new = self.source / PACKAGE / "handlers.new"
@@ -247,6 +286,8 @@ class Target:
         for path in self.directory.iterdir():
             path.unlink()
         self.directory.rmdir()
+        if self.group is not None:
+            self.group.remove()
 
 
 def listening(port: int) -> int:

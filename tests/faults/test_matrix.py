@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from matrix import ROWS, run
 from random_faults import run as random_faults
+from trust_process import NIGHTLY
 
 LONG = ("STOP of the server", "broken reload: worker_init, endless")  # half a minute: only in the whole matrix
 
@@ -16,7 +17,8 @@ SUPERVISOR = ("broken reload: configuration", "broken reload: import", "broken r
               "reload to other listeners",
               "two HUPs at once", "HUP while stopping", "SEGV of the supervisor", "STOP of the supervisor",
               "log on a full disk", "full log pipe")  # fmt: skip
-CASES = [(pool, row.name) for row in ROWS if row.name not in LONG for pool in ("prefork", "threaded")
+NIGHTLY_ROW = "25 MiB kept every second in a control group"
+CASES = [pytest.param(pool, row.name, marks=NIGHTLY if row.name == NIGHTLY_ROW else ()) for row in ROWS if row.name not in LONG for pool in ("prefork", "threaded")
          if pool == "prefork" or row.name not in SUPERVISOR]  # fmt: skip
 
 

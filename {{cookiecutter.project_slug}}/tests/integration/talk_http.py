@@ -22,6 +22,15 @@ def slow_for_tests(request: Request) -> str:
 @routes.get("/test/hog")
 def hog_for_tests(request: Request) -> str:
     return str(len(b"x" * 2**30))
+
+
+kept_for_tests = []
+
+
+@routes.get("/test/keep")
+def keep_for_tests(request: Request) -> str:
+    kept_for_tests.append(b"x" * 2**20)
+    return "kept"
 """
 
 
@@ -48,3 +57,8 @@ def slow(address: Address, name: str) -> bool:
 def hog(address: Address) -> None:
     """Ask for more memory than there is. Raises OSError when the answer does not come."""
     ask(address, "/test/hog")
+
+
+def keep(address: Address) -> bool:
+    """Ask for a MiB to be kept. Raises OSError when the answer does not come."""
+    return ask(address, "/test/keep") == (200, b"kept")

@@ -11,6 +11,7 @@ import sys
 import time
 
 before_tests = service_line
+kept_for_tests = []
 
 
 def service_line(line: bytes, stream: Stream) -> bytes | str | None:
@@ -20,6 +21,9 @@ def service_line(line: bytes, stream: Stream) -> bytes | str | None:
         return line.split()[2] + b"\\r\\n"
     if line == b"test hog":
         return str(len(b"x" * 2**30))
+    if line == b"test keep":
+        kept_for_tests.append(b"x" * 2**20)
+        return b"kept\\r\\n"
     return before_tests(line, stream)
 """
 
@@ -50,3 +54,8 @@ def hog(address: Address) -> None:
     """Ask for more memory than there is. Raises OSError when the answer does not come."""
     if not ask(address, b"test hog"):
         raise ConnectionError("closed without an answer")
+
+
+def keep(address: Address) -> bool:
+    """Ask for a MiB to be kept. Raises OSError when the answer does not come."""
+    return ask(address, b"test keep") == [b"kept"]

@@ -10,6 +10,8 @@ EXTRA = """
 import sys
 import time
 
+kept_for_tests = []
+
 
 def service_connection(stream: Stream) -> None:
     line = stream.readline(limit=1024)
@@ -19,6 +21,9 @@ def service_connection(stream: Stream) -> None:
         stream.write(line.split()[2])
     elif line == b"test hog\\n":
         stream.write(b"x" * 2**30)
+    elif line == b"test keep\\n":
+        kept_for_tests.append(b"x" * 2**20)
+        stream.write(b"kept")
     else:
         stream.write(b"anything")
 """
@@ -50,3 +55,8 @@ def hog(address: Address) -> None:
     """Ask for more memory than there is. Raises OSError when the answer does not come."""
     if not ask(address, b"test hog\n"):
         raise ConnectionError("closed without an answer")
+
+
+def keep(address: Address) -> bool:
+    """Ask for a MiB to be kept. Raises OSError when the answer does not come."""
+    return ask(address, b"test keep\n") == b"kept"

@@ -2,13 +2,14 @@
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from talk import EXTRA, answers, hog, slow
+from talk import EXTRA, answers, hog, keep, slow
 
 Run = Callable[..., Any]
 
@@ -117,6 +118,18 @@ def test_a_handler_that_takes_all_memory_ends_alone(run: Run) -> None:
     service.eventually("answering", service.answers)
     assert service.state()["Pid"]
     assert service.container.attrs["RestartCount"] == 0
+
+
+def test_workers_that_keep_memory_leave_in_time(run: Run) -> None:
+    """The kernel kills none, and no request is lost."""
+    service = run(extra=EXTRA, mem_limit="96m", memswap_limit="96m")
+    service.eventually("answering", service.answers)
+    address = service.address
+    for _ in range(100):  # MiB, and half of 96 are free
+        assert keep(address)
+        time.sleep(0.1)
+    assert "the control group uses" in service.logs()
+    assert "SIGKILL" not in service.logs()
 
 
 def test_stop_under_load_loses_nothing(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Recycling of a server's members. Those that stand still are killed; those that have served enough, or grown too
-large, are replaced one at a time, each by a successor that is ready before it leaves.
+large, are replaced one at a time, each by a successor that is ready before it leaves. Where the control group's memory
+runs short, those that have grown most leave in time, before the kernel kills one in the middle of a request.
 """
 
 import os
@@ -11,16 +12,50 @@ from resource import RUSAGE_SELF, getrusage
 
 from ..config.settings import Config
 from ..ipc import scoreboard
-from ..ipc.scoreboard import Scoreboard
+from ..ipc.scoreboard import Phase, Scoreboard
 from ..log.records import log
 from ..system import cgroups
 from .member import Member
 
-MEASURE_INTERVAL = 5.0  # seconds between looks at the members' memory
+MEASURE_INTERVAL = 5.0  # seconds between looks at the members' memory, where the control group has no limit
 GRACE = 1.0  # seconds beyond --request-timeout: the member's own stall monitor acts first, and saves what it can
 MIB = 2**20
 PRESSURE = 0.9  # of the control group's memory limit: above it the worker that has grown most is replaced
 LEAST_GROWTH = 32  # if it has grown by this part of the limit
+# Seconds between looks at the control group: half the part of the limit that is free, so that growth at any rate is
+# met by more looks the nearer the limit is. A look takes 0.15 ms.
+SHORTEST_LOOK, LONGEST_LOOK = 0.1, 0.5
+STAYS = 0.5  # seconds: memory that is given back sooner is a request's, and no growth
+SPAN = 1.0  # seconds over which growth is measured
+QUICKEST, SLOWEST = 1.0, 10.0  # seconds that the replacement of a member is expected to take
+
+
+class Forecast:
+    """Whether the memory of a control group will last, from one look after the other: a policy without I/O."""
+
+    def __init__(self) -> None:
+        self.looks: list[tuple[int, float]] = []  # bytes used, and given back by members that have ended; when
+        self.returned = 0  # bytes given back: what has ended does not hide how fast the others grow
+        self.rate = 0.0  # bytes per second
+
+    def missing(self, now: float, limit: int, used: int, horizon: float, has_ended: bool) -> int:
+        """Bytes that must be given back to stay below the limit for `horizon` seconds, and below PRESSURE now; zero or
+        less when there is enough. `has_ended`: a member has, since the last look."""
+        if has_ended and self.looks:
+            last, then = self.looks[-1]  # since when the others went on as before
+            self.returned += max(0, int(last - self.returned + self.rate * (now - then)) - used)
+        self.looks.append((used + self.returned, now))
+        while len(self.looks) > 1 and self.looks[1][1] <= now - SPAN - STAYS:
+            del self.looks[0]
+        kept, at = min(look for look in self.looks if look[1] >= now - STAYS)
+        before, then = min((look for look in self.looks if look[1] <= now - SPAN), default=(kept, at))
+        self.rate = max(0.0, (kept - before) / max(SPAN, at - then))
+        return int(kept - self.returned + max(self.rate * (now - at + horizon), limit * (1 - PRESSURE)) - limit)
+
+
+def pause(limit: int, used: int) -> float:
+    """Seconds until the next look at a control group that uses so much."""
+    return min(LONGEST_LOOK, max(SHORTEST_LOOK, (limit - used) / limit / 2))
 
 
 class Recycling:
@@ -36,8 +71,12 @@ class Recycling:
         self.start = start
         self.old: Member | None = None  # is being replaced
         self.new: Member | None = None  # by this one
-        self.next_measure = time.monotonic() + MEASURE_INTERVAL
+        self.next_measure = self.next_look = time.monotonic() + SHORTEST_LOOK
         self.smallest = 2**62  # bytes of the smallest member ever seen: about what a fresh one has
+        self.seen: set[int] = set()  # members whose size that was, when they began to work
+        self.relieving: dict[int, float] = {}  # members that were asked to give their memory back, and when
+        self.takes = QUICKEST  # seconds, until they have
+        self.forecast = Forecast()
 
     def check(self, now: float) -> None:
         """Kill members that do not do what they must in time."""
@@ -63,31 +102,58 @@ class Recycling:
         return ""
 
     def measure(self, now: float) -> None:
-        """Now and then: which members are larger than --max-memory, and is the control group's memory running short?"""
-        if now < self.next_measure:
+        """At `next_look`: is the control group's memory running short? Every MEASURE_INTERVAL: which members are larger
+        than --max-memory?"""
+        limit, used = cgroups.memory()
+        self.next_look = now + (pause(limit, used) if limit else MEASURE_INTERVAL)
+        if self.board.phase is not Phase.RUNNING:
+            return
+        if limit:
+            self.relieve(now, limit, used)
+        if not self.config.max_memory or now < self.next_measure:
             return
         self.next_measure = now + MEASURE_INTERVAL
-        most = self.config.max_memory * MIB
-        limit, used = cgroups.memory()
-        if not most and not limit:
-            return
-        sizes = {one.pid: resident(one.pid) for one in self.members.values() if not one.leaving}
-        sizes = {pid: size for pid, size in sizes.items() if size}
-        for pid, size in sizes.items():
-            if most and size > most:
-                self.want_replaced(pid, f"has {size // MIB} MiB (--max-memory {self.config.max_memory})")
-        if not sizes:
-            return
-        self.smallest = min(self.smallest, *sizes.values())
-        largest = max(sizes, key=lambda pid: sizes[pid])
-        grown = sizes[largest] - self.smallest
-        if limit and used > limit * PRESSURE and grown > limit // LEAST_GROWTH and self.old is None:
-            shares = f"the control group uses {used // MIB} MiB of its {limit // MIB}"
-            self.want_replaced(largest, f"has grown by {grown // MIB} MiB, and {shares}")
+        for member in self.members.values():
+            size = 0 if member.leaving else resident(member.pid)
+            if size > self.config.max_memory * MIB:
+                self.want_replaced(member, f"has {size // MIB} MiB (--max-memory {self.config.max_memory})")
 
-    def want_replaced(self, pid: int, reason: str) -> None:
-        log.info("worker %d %s: replaced", pid, reason)
-        self.board.words[self.board.base(self.members[pid].slot) + scoreboard.RECYCLE_WANTED] = 1
+    def relieve(self, now: float, limit: int, used: int) -> None:
+        """Replace those that have grown most, as many as the forecast asks. Where another is idle they leave at once:
+        a successor that is made first would take memory first."""
+        states, members = self.board.states, self.members
+        has_ended = not members.keys() >= self.seen
+        self.seen &= members.keys()
+        for pid in [pid for pid in self.relieving if pid not in members or not resident(pid)]:
+            self.takes = min(SLOWEST, max(QUICKEST, self.takes * 0.9, now - self.relieving.pop(pid)))
+            has_ended = True
+        for member in members.values():
+            if member.pid not in self.seen and states[member.slot] in (scoreboard.IDLE, scoreboard.BUSY):
+                self.seen.add(member.pid)
+                self.smallest = min(self.smallest, resident(member.pid) or self.smallest)
+        missing = self.forecast.missing(now, limit, used, self.takes, has_ended)
+        if missing <= 0:
+            return
+        grown = {pid: resident(pid) - self.smallest for pid in members}
+        missing -= sum(max(0, grown[pid]) for pid, since in self.relieving.items() if now - since < SLOWEST)
+        staying = [one for one in members.values() if not one.leaving and one.pid not in self.relieving]
+        idle = [one for one in staying if states[one.slot] == scoreboard.IDLE]
+        for member in sorted(staying, key=lambda one: -grown[one.pid]):
+            size = grown[member.pid]
+            if missing <= 0 or size <= limit // LEAST_GROWTH:
+                return
+            missing -= size
+            self.relieving[member.pid] = now
+            idle = [one for one in idle if one is not member]
+            shares = f"the control group uses {used // MIB} MiB of its {limit // MIB}"
+            rate = f", {self.forecast.rate / MIB:.1f} more each second" if self.forecast.rate >= MIB / 10 else ""
+            self.want_replaced(member, f"has grown by {size // MIB} MiB, and {shares}{rate}")
+            if idle:
+                member.leave()
+
+    def want_replaced(self, member: Member, reason: str) -> None:
+        log.info("worker %d %s: replaced", member.pid, reason)
+        self.board.words[self.board.base(member.slot) + scoreboard.RECYCLE_WANTED] = 1
 
     def recycle(self) -> None:
         """Replace one member that wants it: first its successor, then it leaves, then it may be another's turn."""
@@ -96,7 +162,8 @@ class Recycling:
             if self.old.pid in members and self.new.pid in members:
                 if not self.old.asked and self.board.states[self.new.slot] != scoreboard.STARTING:
                     self.old.leave()
-                return
+                if not self.old.asked or self.old.pid not in self.relieving:  # that one's end is not waited for
+                    return
             if self.old.pid in members and not self.old.asked:
                 self.old.leaving = False  # the successor died: later, once more
             self.old = self.new = None

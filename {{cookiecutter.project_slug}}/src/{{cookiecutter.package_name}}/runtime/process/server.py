@@ -174,7 +174,7 @@ class ServerProcess:
         while not (self.stopping and not self.members):
             now = time.monotonic()
             self.board.words[scoreboard.BEAT] = int(now * 1000)
-            deadline = min(self.next_tick, self.deadline, self.not_before if self.not_before > now else self.next_tick,
+            deadline = min(self.next_tick, self.deadline, self.recycling.next_look, self.not_before or self.next_tick,
                            *[periodic.deadline for periodic in self.server.periodic])  # fmt: skip
             for key, _ in self.selector.select(max(0.0, min(deadline - now, BEAT_INTERVAL))):
                 key.data()
@@ -183,6 +183,9 @@ class ServerProcess:
             now = time.monotonic()
             if now >= self.next_tick:
                 self.tick(now)
+            if now >= self.recycling.next_look:
+                self.recycling.measure(now)
+                self.resize()
             if now >= self.deadline:
                 self.deadline = float("inf")
                 log.warning("drain took longer than --drain-timeout: %d workers are killed", len(self.members))
@@ -196,7 +199,6 @@ class ServerProcess:
         self.next_tick = now + TICK_INTERVAL
         self.check_health()
         self.recycling.check(now)
-        self.recycling.measure(now)
         self.history = [*self.history[1 - pool_size.CALM :], self.tally()[0]]
         self.resize()
         said = self.saturation.look(self.board.are_all_busy(self.config.max), now)
