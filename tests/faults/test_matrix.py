@@ -18,7 +18,8 @@ SUPERVISOR = ("broken reload: configuration", "broken reload: import", "broken r
               "two HUPs at once", "HUP while stopping", "SEGV of the supervisor", "STOP of the supervisor",
               "log on a full disk", "full log pipe")  # fmt: skip
 NIGHTLY_ROW = "25 MiB kept every second in a control group"
-CASES = [pytest.param(pool, row.name, marks=NIGHTLY if row.name == NIGHTLY_ROW else ()) for row in ROWS if row.name not in LONG for pool in ("prefork", "threaded")
+CASES = [pytest.param(pool, row.name, marks=NIGHTLY if row.name == NIGHTLY_ROW else ())
+         for row in ROWS if row.name not in LONG for pool in ("prefork", "threaded")
          if pool == "prefork" or row.name not in SUPERVISOR]  # fmt: skip
 
 
