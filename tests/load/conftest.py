@@ -52,6 +52,10 @@ def enough(request):
 def stream(request):
     return Response(iter([b"a", b"b"]))
 
+@routes.get("/pieces")
+def pieces(request):
+    return Response(bytes(2**19) for _ in range(24))
+
 @routes.get("/big")
 def big(request):
     return b"x" * 20_000_000

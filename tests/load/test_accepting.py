@@ -28,22 +28,26 @@ def test_balance(service: Loaded, workers: int, connections: int) -> None:
         assert counts[-1] <= 2.5 * connections / workers, counts
 
 
+GET = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+UNREAD = "GET /pieces HTTP/1.1\r\nHost: a\r\n\r\n"  # the client does not read it: none of the idle, which make room
+
+
 def test_accepting_pauses_at_max_connections(service: Loaded) -> None:
     service.members(2, "--max-connections", "20")
     service.wait_members(2)
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(service.wire()) for _ in range(20)]
         for wire in wires:
-            assert wire.get("/").body == b"hello"
+            assert wire.send(UNREAD).more()
         late = [stack.enter_context(service.wire()) for _ in range(10)]
         for wire in late:
-            wire.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            wire.send(GET)
         service.log.wait_for(r"20 connections held \(--max-connections\): accepting pauses")
-        assert all(wire.get("/").body == b"hello" for wire in wires)  # those inside are served
+        assert wires[0].answer().status == 200  # those inside are served
         for wire in late:  # those outside wait in the queue, but for one per worker: both may look at the same time
             wire.socket.settimeout(0.05)
         waiting = [wire for wire in late if not answered(wire.socket)]
-        assert len(waiting) >= 8
+        assert len(waiting) >= 7  # the one that was answered above may have made room for another
         for wire in wires:
             wire.close()
         for wire in waiting:
@@ -93,15 +97,16 @@ def test_without_descriptors_accepting_pauses(service: Loaded) -> None:
     (worker,) = service.wait_members(1)
     with service.wire() as inside:
         inside.get("/full")
+        # It is served, but not idle.
+        assert inside.send(UNREAD + GET + "GET /enough HTTP/1.1\r\nHost: a\r\n\r\n").more()
         with contextlib.ExitStack() as stack:
             late = [
                 stack.enter_context(one) for one in opened(service.address, 5, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             ]
             service.log.wait_for("cannot accept: Too many open files; accepting pauses")
             before = sum(psutil.Process(worker).cpu_times()[:2])
-            assert all(inside.get("/").body == b"hello" for _ in range(10))
             assert not any(map(answered_now, late))
-            inside.get("/enough")
+            assert [inside.answer().status for _ in range(3)] == [200] * 3
             for one in late:
                 assert one.recv(1000).startswith(b"HTTP/1.1 200")
             assert sum(psutil.Process(worker).cpu_times()[:2]) - before < 1
@@ -114,14 +119,14 @@ def test_a_drain_without_descriptors_leaves_nobody_behind(service: Loaded) -> No
     service.members(1)
     with service.wire() as inside, contextlib.ExitStack() as stack:
         inside.get("/full")
+        # It is not idle; and no thread, as a generator may have one, has to leave without descriptors.
+        assert inside.send("".join(f"GET /{one} HTTP/1.1\r\nHost: a\r\n\r\n" for one in ("big", "enough"))).more()
         request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
         late = [stack.enter_context(one) for one in opened(service.address, 5, request)]
         service.log.wait_for("cannot accept: Too many open files; accepting pauses")
-        inside.send("GET /enough HTTP/1.1\r\nHost: a\r\nX-Held-Back: ")
         service.signal(signal.SIGTERM)
         eventually(lambda: refused(service.address), "new clients are refused")
-        inside.send("no more\r\n\r\n")
-        assert inside.answer().status == 200
+        assert [inside.answer().status for _ in range(2)] == [200] * 2
         for one in late:
             assert one.recv(1000).startswith(b"HTTP/1.1 200")
     assert service.wait() == 0

@@ -1,5 +1,6 @@
 """How many connections a turn of the loop takes from a listener, and when it takes none."""
 
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,7 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import ACCEPTED, EVICTED, Scoreboard
 from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import (
     FULL_YIELDS,
     YIELD,
@@ -16,6 +17,15 @@ from {{ cookiecutter.package_name }}.runtime.loop.accept_balance import (
     AcceptBalance,
 )
 from {{ cookiecutter.package_name }}.runtime.loop.acceptor import BURST, RECOVERED, SHORTAGE, TURN, Intake
+from {{ cookiecutter.package_name }}.runtime.loop.eviction import (
+    ALONE,
+    CANDIDATES,
+    DEFER,
+    DEFERRALS,
+    IDLE,
+    LOOK,
+    Eviction,
+)
 from {{ cookiecutter.package_name }}.runtime.loop.interfaces import Mode, Source
 from {{ cookiecutter.package_name }}.runtime.loop.selector import READ
 from {{ cookiecutter.package_name }}.runtime.system.binding import bind
@@ -30,6 +40,22 @@ class Client(Source):
 
     def ready(self, mask: int) -> None:
         self.first()
+
+
+class Idle(Client):
+    """One that is held."""
+
+    def __init__(self, idle_since: float) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        super().__init__(self.ours.fileno(), lambda: None)
+        self.idle_since = idle_since
+
+    def close(self) -> None:
+        self.ours.close()
+
+    @property
+    def is_closed(self) -> bool:
+        return self.ours.fileno() < 0
 
 
 class Loop:
@@ -85,6 +111,12 @@ class Turns:
         end.setblocking(False)
         self.intake = Intake(self.loop, [listener], end, 1000)
         (self.acceptor,) = self.intake.acceptors
+
+    def hold(self, since: float) -> "Idle":
+        """A connection that has been idle since then."""
+        idle = Idle(since)
+        self.loop.table[idle.fd] = idle
+        return idle
 
     def taken(self) -> int:
         before = self.loop.words[self.loop.base + ACCEPTED]
@@ -207,6 +239,81 @@ def test_a_shortage_pauses_accepting_until_it_is_over(stack: ExitStack, caplog: 
     ]
 
 
+def test_without_descriptors_an_idle_connection_makes_room(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of EMFILE only: closing one helps neither against ENFILE nor against ENOMEM."""
+    turns = Turns(2, stack)
+    real = turns.acceptor.socket
+    turns.acceptor.socket = Mock(wraps=real)
+    idle = [turns.hold(since) for since in (98.0, 97.0)]
+    full = OSError(errno.EMFILE, "Too many open files")
+    turns.acceptor.socket.accept.side_effect = [full, real.accept(), full, full, OSError(errno.ENFILE, "Table full")]
+    assert turns.taken() == 1
+    assert [one.is_closed for one in idle] == [False, True]
+    assert turns.taken() == 0, "another thread was faster"
+    assert all(one.is_closed for one in idle)
+    assert turns.intake.paused_until
+    turns.hold(90.0)
+    turns.intake.resume()
+    assert turns.taken() == 0
+    assert turns.loop.words[turns.loop.base + EVICTED] == 2
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "no descriptor is free (raise the limit, ulimit -n)",
+        "cannot accept",
+    ]
+
+
+def test_at_max_connections_idle_ones_make_room(stack: ExitStack, caplog: pytest.LogCaptureFixture) -> None:
+    turns = Turns(3, stack)
+    idle = [turns.hold(100.0 - seconds) for seconds in (0.4, 20.0, 30.0, 0.7)]
+    turns.loop.board.connections[1] = 1000
+    assert [turns.taken() for _ in range(2)] == [1, 2]
+    assert [one.is_closed for one in idle] == [False, True, True, True]
+    assert turns.loop.words[turns.loop.base + EVICTED] == 3
+    assert [record.message for record in caplog.records] == [
+        "1000 connections held (--max-connections): the longest idle connections make room for new ones"
+    ]
+
+
+def test_none_is_evicted_for_a_connection_that_a_sibling_has_taken(stack: ExitStack) -> None:
+    turns = Turns(0, stack)
+    idle = turns.hold(50.0)
+    turns.loop.board.connections[1] = 1000
+    assert turns.taken() == 0
+    turns.loop.board.connections[1] = 999
+    stack.enter_context(socket.create_connection(turns.acceptor.socket.getsockname(), 20))
+    assert turns.taken() == 1
+    assert not idle.is_closed
+
+
+def test_a_sibling_with_longer_idle_ones_comes_first(stack: ExitStack) -> None:
+    """But not for long: it may be blocked."""
+    turns = Turns(1, stack)
+    idle, loop, intake = turns.hold(98.0), turns.loop, turns.intake
+    loop.board.connections[1] = 1000
+    loop.board.idle_since[1] = 97_000
+    for _ in range(DEFERRALS):
+        assert turns.taken() == 0
+        assert intake.paused_until == loop.now + DEFER
+        assert not intake.short_since
+        loop.now += DEFER
+        intake.resume()
+    assert turns.taken() == 1
+    assert idle.is_closed
+
+
+def test_siblings_learn_it_at_the_limit_alone(stack: ExitStack) -> None:
+    turns = Turns(0, stack)
+    turns.hold(98.5)
+    turns.intake.look_for_idle()
+    assert turns.loop.board.longest_idle() == 0
+    turns.loop.board.connections[1] = 1000
+    turns.intake.look_for_idle()
+    assert turns.loop.board.longest_idle() == 98.5
+    turns.loop.board.connections[1] = 999
+    turns.intake.look_for_idle()
+    assert turns.loop.board.longest_idle() == 0
+
+
 def test_at_max_connections_accepting_pauses(stack: ExitStack) -> None:
     turns = Turns(1, stack)
     turns.loop.board.connections[1] = 1000
@@ -236,3 +343,60 @@ def test_the_pauses_come_to_an_end(held: int, least: int, pauses: int) -> None:
 def test_while_all_threads_run_handlers_siblings_accept() -> None:
     balance = AcceptBalance()
     assert [balance.pause_full() for _ in range(FULL_YIELDS + 2)] == [YIELD] * FULL_YIELDS + [0.0, YIELD]
+
+
+def idle_ones(*ages: float) -> dict[int, Any]:
+    """Connections by descriptor, that have been idle for so long at 100.0."""
+    return {fd: Mock(fd=fd, idle_since=100.0 - age) for fd, age in enumerate(ages)}
+
+
+def nothing(fd: int) -> bool:
+    return False
+
+
+def test_the_longest_idle_is_chosen_unless_something_has_arrived() -> None:
+    table = idle_ones(5.0, 9.0, IDLE / 2, 7.0)
+    assert Eviction().choose(table, 100.0, nothing) is table[1]
+    assert Eviction().choose(table, 100.0, lambda fd: fd == 1) is table[3]
+    assert Eviction().choose(idle_ones(IDLE / 2), 100.0, nothing) is None
+
+
+def test_a_candidate_is_looked_at_again_when_it_is_used() -> None:
+    table = idle_ones(5.0, 9.0, 7.0)
+    eviction = Eviction()
+    assert eviction.choose(table, 100.0, nothing) is table[1]
+    table[1].idle_since = 100.0  # it was served
+    table[2] = Mock(fd=2, idle_since=99.9)  # it was closed, and its descriptor is another's
+    assert eviction.choose(table, 100.0, nothing) is table[0]
+
+
+def test_looks_are_few() -> None:
+    """Unless there are more candidates than one of them finds: then each is worth that many evictions."""
+    table = idle_ones(*([9.0] * (CANDIDATES + 3)), IDLE / 2)
+    looks: list[float] = []
+
+    class Counted(Eviction):
+        def look(self, table: Any, now: float) -> None:
+            looks.append(now)
+            super().look(table, now)
+
+    eviction = Counted()
+    for _ in range(CANDIDATES + 3):
+        chosen = eviction.choose(table, 100.0, nothing)
+        assert chosen is not None
+        del table[chosen.fd]
+    assert len(looks) == 2
+    assert eviction.choose(table, 100.0, nothing) is None
+    assert eviction.choose(table, 100.0 + LOOK / 2, nothing) is None
+    assert len(looks) == 2
+    assert eviction.choose(table, 101.0, nothing) is not None
+    full = idle_ones(*([9.0] * (CANDIDATES + 3)))
+    assert Eviction().choose(full, 100.0, lambda fd: True) is None, "it comes to an end"
+
+
+def test_a_sibling_is_waited_for_but_not_again_in_vain() -> None:
+    eviction = Eviction()
+    assert not eviction.defers(90.0, 0.0, 100.0)
+    assert not eviction.defers(90.0, 89.9, 100.0), "as good as the same"
+    assert [eviction.defers(90.0, 80.0, 100.0) for _ in range(DEFERRALS + 2)] == [True] * DEFERRALS + [False] * 2
+    assert eviction.defers(0.0, 80.0, 100.0 + ALONE), "it has none of its own"

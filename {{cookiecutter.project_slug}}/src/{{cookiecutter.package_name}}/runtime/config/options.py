@@ -155,7 +155,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("processes", "", "N", 1, processes, GENERATION,
            "processes that hold the threads; auto = as many as the CPU quota allows", only="threaded"),
     Option("max-connections", "", "N", 10000, count(1), GENERATION,
-           "most connections held at once; at the limit accepting pauses", only="http"),
+           "most connections held at once; beyond it the longest idle one makes room", only="http"),
     Option("backlog", "q", "N", 1024, count(1024, 65535), GENERATION, "length of the accept queue, at least 1024"),
     Option("root", "r", "DIR", "", path, GENERATION, "change to this directory before anything else"),
     Option("user", "u", "USER", "", text, GENERATION, "when started as root: become this user (default nobody)"),

@@ -13,9 +13,11 @@ from ..loop.selector import READ, WRITE
 from ..loop.spool import Spool
 from .bodies import RATE, RECEIVE, Body, Stream, unsent
 from .body_receiver import BodyReceiver
-from .response_writer import LEFT, LINGERING, TURN
+from .response_writer import LEFT, LINGERING, LINGERING_MOST, TURN
 
 UNREAD = 1.0  # seconds by which a deadline is put off when bytes have arrived that no worker was free to read
+# Seconds by which a connection counts as idle later when a head, or a body, has begun to come.
+BEGUN_HEAD, BEGUN_BODY = 1.0, 4.0
 DISCARD = 2**26  # bytes that a client may go on sending in LINGER
 
 # Of a connection handed over: requests served so far, deadline (all processes have one monotonic clock), what the bytes
@@ -36,6 +38,21 @@ class Connection(BodyReceiver):
     @property
     def is_parked(self) -> bool:
         return self.state <= BODY
+
+    @property
+    def idle_since(self) -> float:
+        """By the deadline, which moves when the client has done what it owes; what it has begun makes it idle later."""
+        state, server = self.state, self.server
+        if not self.mask:
+            return FOREVER
+        if state == HEAD:
+            limit = server.keep_alive if self.served and not self.seen else server.header_timeout
+            return self.deadline - limit + (BEGUN_HEAD if self.seen > len(b"\r\n") else 0.0)
+        if state == LINGER:
+            return self.left - LINGERING_MOST + BEGUN_HEAD
+        if state == SPOOLING or (state == BODY and self.upload is None):
+            return self.deadline - server.body_timeout + BEGUN_BODY
+        return FOREVER
 
     @property
     def runs_user_code(self) -> bool:

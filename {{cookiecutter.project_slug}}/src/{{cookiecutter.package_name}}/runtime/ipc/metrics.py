@@ -16,8 +16,8 @@ from .scoreboard import BUCKETS, CRASHES, OWN, OWN_MOST, TEXT, Scoreboard
 
 NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 RESERVED = ("service_", "process_")  # what the service itself measures
-COUNTED = (scoreboard.ERRORS, scoreboard.ACCEPTED, scoreboard.HANDED_OVER, scoreboard.RECEIVED, scoreboard.SENT,
-           scoreboard.MICROSECONDS, scoreboard.DROPPED, scoreboard.REFUSED)  # fmt: skip
+COUNTED = (scoreboard.ERRORS, scoreboard.ACCEPTED, scoreboard.HANDED_OVER, scoreboard.EVICTED, scoreboard.RECEIVED,
+           scoreboard.SENT, scoreboard.MICROSECONDS, scoreboard.DROPPED, scoreboard.REFUSED)  # fmt: skip
 FIRST, LAST = 6, 26  # of the bounds shown: 2^6 µs (64 µs) to 2^26 µs (67 s); what is finer or coarser is joined
 BOUNDS = tuple(2**bits / 1e6 for bits in range(FIRST, LAST + 1))
 

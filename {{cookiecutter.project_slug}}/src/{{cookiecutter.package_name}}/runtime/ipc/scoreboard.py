@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 # Words of 64 bits in a slot. A multiple of 8 (a cache line), so that neighbours do not share one.
-WORDS = 120
+WORDS = 128
 (PID, STATE, CONNECTIONS, ERRORS, ACCEPTED, HANDED_OVER, BUSY_SINCE, LIVES, LOAD, RECEIVED, SENT, MICROSECONDS, THREADS,
  THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING) = range(18)  # fmt: skip
 # BUSY_SINCE: when the current request began, in monotonic milliseconds; 0 = none runs, or not for long (see
@@ -31,6 +31,9 @@ OWN, OWN_MOST = 51, 64
 # STREAMING: requests whose handlers read a body while it comes, or may.
 STREAMING = 117
 REFUSED = 118  # clients that were refused, as no worker could work; the server counts its own in the header
+# EVICTED: idle connections that were closed to make room for others. IDLE_SINCE: since when the longest idle one that
+# it holds is idle, in monotonic milliseconds; 0 = none is, or fewer than --max-connections are held.
+EVICTED, IDLE_SINCE = 119, 120
 NO_THREADS = 116  # 1 while no thread of a host can run a handler: they do not come through worker_init()
 DROPPED = 115  # lines of the log that were dropped; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
@@ -104,6 +107,7 @@ class Scoreboard:
         self.loads = self.words[WORDS + LOAD :: WORDS]
         self.states = self.words[WORDS + STATE :: WORDS]
         self.pids = self.words[WORDS + PID :: WORDS]
+        self.idle_since = self.words[WORDS + IDLE_SINCE :: WORDS]
         for index in range(size):
             self.loads[index] = NO_CAPACITY
 
@@ -126,7 +130,7 @@ class Scoreboard:
         self.connections[index] = 0
         self.loads[index] = NO_CAPACITY
         for word in (PID, BUSY_SINCE, THREADS, THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING,
-                     NO_THREADS, STREAMING):  # fmt: skip
+                     NO_THREADS, STREAMING, IDLE_SINCE):  # fmt: skip
             self.words[base + word] = 0
         for gauge in self.gauges:
             self.values[base + OWN + gauge] = 0.0
@@ -193,6 +197,10 @@ class Scoreboard:
         states = self.states.tolist()
         return states.count(IDLE), states.count(BUSY), states.count(STARTING)
 
+    def longest_idle(self) -> float:
+        """Since when the longest idle connection is idle, in monotonic seconds; 0.0 = none is known."""
+        return min((since for since in self.idle_since if since), default=0) / 1000
+
     def has_workers(self) -> bool:
         """Whether one at least has come through worker_init() and lives."""
         return any(
@@ -233,7 +241,7 @@ class Scoreboard:
         return list(zip(words[::ROW], words[1::ROW], strict=True))
 
     def close(self) -> None:
-        strided = (self.connections, self.loads, self.states, self.pids)
+        strided = (self.connections, self.loads, self.states, self.pids, self.idle_since)
         for view in (*strided, self.values, self.words, self.rows, self.text):
             view.release()
         self.memory.close()

@@ -1,15 +1,18 @@
 """Where connections come into a loop: from its listeners, and from siblings that hand theirs over."""
 
+import errno
 import os
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..ipc import fd_passing
-from ..ipc.scoreboard import ACCEPTED, NO_CAPACITY, Scoreboard
+from ..ipc.scoreboard import ACCEPTED, EVICTED, IDLE_SINCE, NO_CAPACITY, Scoreboard
+from ..ipc.waker import wait_for
 from ..log.records import log
 from ..system.listeners import Listener, peer_of
 from .accept_balance import AcceptBalance
+from .eviction import DEFER, Eviction
 from .interfaces import PARCEL_MOST, Engine, Loop, Mode, Pollable, Source
 from .selector import READ
 
@@ -66,17 +69,27 @@ class Acceptor(Source):
 
     def accept(self, serve: bool = True) -> bool:
         """Take one connection out of the queue; False when it is empty, or there is a shortage."""
-        loop = self.intake.loop
+        intake = self.intake
+        loop = intake.loop
+        replaced, intake.replaced = intake.replaced, None
         try:
-            sock, peer = self.socket.accept()
+            try:
+                sock, peer = self.socket.accept()
+            except OSError as error:
+                if not intake.frees_descriptor(error):
+                    raise
+                replaced = None
+                sock, peer = self.socket.accept()
         except BlockingIOError:
             return False  # a sibling was faster
         except ConnectionAbortedError:
             return True  # its client has left: that was one
         except OSError as error:  # no descriptors, no memory; Linux tells of the network's errors here too (accept(2))
-            self.intake.run_short(f"cannot accept: {error.strerror}; accepting pauses until connections close")
+            intake.run_short(f"cannot accept: {error.strerror}; accepting pauses until connections close")
             return False
-        self.intake.recover()
+        intake.recover()
+        if replaced is not None:
+            intake.evict(replaced)
         sock.setblocking(False)
         loop.words[loop.base + ACCEPTED] += 1
         connection = loop.engine.connect(sock, peer_of(peer))
@@ -111,7 +124,13 @@ class Receiver(Source):
         """Take over one connection; False when there is none, or no descriptor for it."""
         loop = self.intake.loop
         try:
-            taken = fd_passing.receive(self.pair, PARCEL_MOST)
+            try:
+                taken = fd_passing.receive(self.pair, PARCEL_MOST)
+            except OSError as error:
+                if not is_readable(self.fd) or not self.intake.frees_descriptor(error):
+                    raise
+                self.intake.frees_descriptor(error)  # it takes two at least
+                taken = fd_passing.receive(self.pair, PARCEL_MOST)
         except OSError as error:
             self.intake.run_short(
                 f"cannot take over a connection: {error.strerror}; accepting pauses until connections close"
@@ -143,10 +162,12 @@ class Intake:
         self.loop = loop
         self.most = most  # connections held by all workers
         self.balance = AcceptBalance()
+        self.eviction = Eviction()
+        self.replaced: Pollable | None = None  # at --max-connections: what the next connection takes the place of
         self.paused_until = 0.0  # 0 = the listeners are watched
         self.short_since = 0.0  # when descriptors or permitted connections ran out last; 0 = there are enough
         self.is_told = False  # the log has named the shortage
-        self.quiet_until = 0.0
+        self.quiet_until = self.evictions_quiet_until = 0.0
         self.acceptors = [Acceptor(self, listener) for listener in listeners]
         self.receiver = Receiver(self, end)
         for source in self.sources():
@@ -157,11 +178,54 @@ class Intake:
         return [*self.acceptors, self.receiver]
 
     def may_accept(self) -> bool:
-        """False when a sibling should take it (it holds fewer connections), or when --max-connections are held."""
+        """False when a sibling should take it (it holds fewer connections), or when --max-connections are held and none
+        of them can make room."""
         if sum(self.loop.board.connections) >= self.most:
-            self.run_short(f"{self.most} connections held (--max-connections): accepting pauses until some close")
-            return False
+            return self.is_turn() and self.makes_room()
         return self.is_turn()
+
+    def makes_room(self) -> bool:
+        """At --max-connections: choose the connection that the next one replaces. False: a sibling has one that has
+        been idle for longer, or there is none."""
+        loop, eviction = self.loop, self.eviction
+        self.replaced = eviction.choose(loop.table, loop.now, is_readable)
+        self.publish_idle()
+        if eviction.defers(eviction.oldest, loop.board.longest_idle(), loop.now):
+            self.replaced = None
+            self.pause(DEFER)
+        elif self.replaced is None:
+            self.run_short(f"{self.most} connections held (--max-connections): accepting pauses until some close")
+        return self.replaced is not None
+
+    def frees_descriptor(self, error: OSError) -> bool:
+        """Accepting has failed: if for want of a descriptor, close the longest idle connection."""
+        if error.errno != errno.EMFILE:
+            return False
+        item = self.eviction.choose(self.loop.table, self.loop.now, is_readable)
+        if item is not None:
+            self.evict(item, "no descriptor is free (raise the limit, ulimit -n)")
+        return item is not None
+
+    def evict(self, item: Pollable, reason: str = "") -> None:
+        """Close an idle connection, which another replaces; the log names that once in a while."""
+        loop = self.loop
+        loop.guarded(item, item.close)
+        loop.words[loop.base + EVICTED] += 1
+        if loop.now >= self.evictions_quiet_until:
+            self.evictions_quiet_until = loop.now + QUIET
+            log.warning("%s: the longest idle connections make room for new ones",
+                        reason or f"{self.most} connections held (--max-connections)")  # fmt: skip
+
+    def look_for_idle(self) -> None:
+        """In each sweep: at the limit, siblings learn for how long this worker's connections have been idle."""
+        if sum(self.loop.board.connections) >= self.most:
+            self.eviction.look(self.loop.table, self.loop.now)
+        else:
+            self.eviction.candidates.clear()
+        self.publish_idle()
+
+    def publish_idle(self) -> None:
+        self.loop.words[self.loop.base + IDLE_SINCE] = int(self.eviction.oldest * 1000)
 
     def is_turn(self) -> bool:
         """May this worker take one more connection, or is it a sibling's turn?"""
@@ -221,3 +285,7 @@ class Intake:
         self.resume()  # what siblings hand over is taken at once, also if the drain has begun in a pause
         if not self.receiver.interest:
             self.loop.unwatch(self.receiver)
+
+
+def is_readable(fd: int) -> bool:
+    return wait_for(fd, READ, 0)

@@ -223,6 +223,7 @@ class EventLoop:
         self.engine.flush()
         if self.mode and self.intake.acceptors:
             self.intake.close()
+        self.intake.look_for_idle()
         if self.mode == Mode.RETIRING:
             self.next_sweep = now + RETIRE
             self.hand_over_parked()

@@ -43,6 +43,8 @@ class Pollable(Registration, Protocol):
     @property
     def is_parked(self) -> bool: ...  # it waits for its client, so a sibling can take it over
     @property
+    def idle_since(self) -> float: ...  # it may be closed to make room for another; FOREVER: it may not
+    @property
     def files(self) -> tuple[int, ...]: ...  # descriptors that go with a parcel
     @property
     def runs_user_code(self) -> bool: ...  # its next event may do so
@@ -64,6 +66,7 @@ class Source:
     deadline = FOREVER
     began = 0.0
     is_parked = False
+    idle_since = FOREVER
     files: tuple[int, ...] = ()
     runs_user_code = False
 

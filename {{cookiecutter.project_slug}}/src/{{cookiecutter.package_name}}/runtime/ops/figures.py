@@ -65,6 +65,8 @@ FIGURES = (
            total(scoreboard.ACCEPTED), "totals.accepted"),
     Figure("counter", "service_handovers_total", "Connections handed from a busy worker to an idle one.",
            total(scoreboard.HANDED_OVER), "totals.handed_over"),
+    Figure("counter", "service_evictions_total", "Idle connections closed to make room for others (http).",
+           total(scoreboard.EVICTED), "totals.evicted"),
     Figure("counter", "service_requests_total", "Requests handled (line, stream: connections).",
            lambda seen: seen.totals.requests, "totals.requests"),
     Figure("counter", "service_errors_total", "Requests that failed: status 5xx, and malformed ones.",
