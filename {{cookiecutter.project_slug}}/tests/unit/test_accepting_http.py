@@ -397,6 +397,7 @@ def test_looks_are_few() -> None:
 def test_a_sibling_is_waited_for_but_not_again_in_vain() -> None:
     eviction = Eviction()
     assert not eviction.defers(90.0, 0.0, 100.0)
-    assert not eviction.defers(90.0, 89.9, 100.0), "as good as the same"
+    assert not eviction.defers(90.0, 89.995, 100.0), "as good as the same"
+    assert not eviction.defers(0.0, 100.0 - IDLE / 2, 100.0), "it cannot be closed yet"
     assert [eviction.defers(90.0, 80.0, 100.0) for _ in range(DEFERRALS + 2)] == [True] * DEFERRALS + [False] * 2
     assert eviction.defers(0.0, 80.0, 100.0 + ALONE), "it has none of its own"
