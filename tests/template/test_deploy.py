@@ -118,6 +118,52 @@ def test_install_keeps_what_is_not_its_own(project: Path, tmp_path: Path) -> Non
     assert set(files(tmp_path)) == {str(file.relative_to(tmp_path)) for file in mine}
 
 
+KEPT = ("etc/default/hello-server", "etc/default/hello-server@blue", "opt/x/etc/hello-server.toml",
+        "etc/systemd/system/hello-server.service.d/mine.conf", "etc/systemd/system/hello-server@blue.service.d/mine.conf",
+        "etc/systemd/system.control/hello-server.service.d/50-MemoryMax.conf",
+        "etc/systemd/system/multi-user.target.wants/hello-server.service",
+        "opt/x/lib/systemd/system/hello-server.socket.d/mine.conf", "var/lib/private/hello-server/state",
+        "var/log/hello-server@blue/log", "etc/rc.conf.d/hello_server")  # fmt: skip
+OTHERS = ("var/lib/hello-servers/state", "etc/default/hello-server2", "etc/systemd/system/other.service.d/mine.conf")
+
+
+def test_what_install_did_not_make_is_named(project: Path, tmp_path: Path) -> None:
+    """In one line; directories of ours that are empty go, wherever systemd looks for them."""
+    empty = [
+        tmp_path / "etc/systemd" / name
+        for name in (
+            "system/hello-server.socket.d",
+            "system/hello-server@.service.d",
+            "system.control/hello-server@blue.service.d",
+        )
+    ]
+    given = {**os.environ, "DESTDIR": str(tmp_path), "PREFIX": "/opt/x", "INIT": "systemd", "SYSTEMD": "252"}
+    command = ["sh", str(project / "deploy/install")]
+    subprocess.run([*command, "install"], env={**given, "PYTHON": sys.executable}, check=True, timeout=60)
+    for path in (*KEPT, *OTHERS):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("mine\n")
+    for directory in empty:
+        directory.mkdir()
+    done = subprocess.run([*command, "uninstall"], env=given, capture_output=True, text=True, check=True, timeout=60)
+    said, _, named = done.stderr.partition(": /")
+    assert said == "uninstall: kept, as make install did not make it"
+    named_paths = sorted(("/" + named).replace(f"{tmp_path}/", "").split())
+    shown = {path if path in named_paths else str(Path(path).parent) for path in KEPT}
+    assert named_paths == sorted(shown)
+    assert set(files(tmp_path)) == {*KEPT, *OTHERS}
+    assert not [one for one in empty if one.exists()]
+
+
+def test_uninstall_of_all_says_nothing(project: Path, tmp_path: Path) -> None:
+    given = {**os.environ, "DESTDIR": str(tmp_path), "INIT": "systemd", "SYSTEMD": "257", "PYTHON": sys.executable}
+    command = ["sh", str(project / "deploy/install")]
+    subprocess.run([*command, "install"], env=given, check=True, timeout=60)
+    done = subprocess.run([*command, "uninstall"], env=given, capture_output=True, check=True, timeout=60)
+    assert done.stderr == b""
+    assert not (tmp_path / "usr/local/lib/systemd").exists()
+
+
 def test_prefix_usr_means_etc(project: Path, tmp_path: Path) -> None:
     make(project, "install", {"PREFIX": "/usr", "DESTDIR": str(tmp_path), "INIT": "rc.d"})
     assert (tmp_path / "etc/hello-server.toml.sample").exists()
