@@ -119,7 +119,7 @@ def test_install_keeps_what_is_not_its_own(project: Path, tmp_path: Path) -> Non
 
 
 KEPT = ("etc/default/hello-server", "etc/default/hello-server@blue", "opt/x/etc/hello-server.toml",
-        "etc/systemd/system/hello-server.service.d/mine.conf", "etc/systemd/system/hello-server@blue.service.d/mine.conf",
+        "etc/systemd/system/hello-server.service.d/mine.conf", "etc/systemd/system/hello-server@b.service.d/mine.conf",
         "etc/systemd/system.control/hello-server.service.d/50-MemoryMax.conf",
         "etc/systemd/system/multi-user.target.wants/hello-server.service",
         "opt/x/lib/systemd/system/hello-server.socket.d/mine.conf", "var/lib/private/hello-server/state",
