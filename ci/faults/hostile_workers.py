@@ -17,7 +17,7 @@ from pathlib import Path
 from beside import CLIENTS, Case, Row, Rows, adding, wait_for
 from harness import NOBODY, Background, Wire
 from target import PACKAGE, PYTHON, Target, eventually
-from trust_process import PRIMITIVES, shared_inodes, swapping, without_control
+from trust_process import PRIMITIVES, SLOW_BIND, shared_inodes, swapping, without_control
 
 ROWS: Rows = []
 row = partial(adding, ROWS)
@@ -47,16 +47,7 @@ def pipes(request):
     piece = bytes.fromhex(request.params["piece"])
     senders = (b"\\xff\\xfe" + struct.pack("=I", number) + piece for number in range(1, times + 1))
     data = b"".join(senders) if kind == "senders" else piece * times
-    for pipe in writable_pipes():
-        os.set_blocking(pipe, False)
-        left, end = data, time.monotonic() + 3
-        while left and time.monotonic() < end:
-            try:
-                left = left[os.write(pipe, left[:65536]) :]
-            except BlockingIOError:
-                time.sleep(0.001)
-            except OSError:
-                break
+    fill_pipes(data)
     return "written"
 
 @routes.get("/log/{text}")
@@ -323,16 +314,6 @@ def opened(pid: int) -> set[str]:
 
 # ---- B4: sockets ----------------------------------------------------------------------------------------------------
 
-# A loaded machine: a socket of the file system lies there for a moment before its maker goes on.
-SLOW_BIND = """
-import socket, time
-real = socket.socket.bind
-def bind(self, address):
-    real(self, address)
-    if self.family == socket.AF_UNIX:
-        time.sleep(0.1)
-socket.socket.bind = bind
-"""
 LOOPBACK = ("-i", "127.0.0.1", "-p", "0")
 
 

@@ -62,6 +62,19 @@ def writable_pipes(lowest=0):
         except OSError:
             continue
 
+def fill_pipes(data):
+    """Write this into each of them, for as long as each takes it in 3 s."""
+    for pipe in writable_pipes():
+        os.set_blocking(pipe, False)
+        left, end = data, time.monotonic() + 3
+        while left and time.monotonic() < end:
+            try:
+                left = left[os.write(pipe, left[:65536]) :]
+            except BlockingIOError:
+                time.sleep(0.001)
+            except OSError:
+                break
+
 def to_parent():
     """Sockets that this process's parent has made: in a server, the other end is the supervisor's."""
     for name in os.listdir("/proc/self/fd"):
@@ -73,6 +86,17 @@ def to_parent():
             continue
 '''
 HOSTILE = HANDLERS + PRIMITIVES
+
+# Simulates a loaded machine: a socket of the file system lies there for a moment before its maker goes on.
+SLOW_BIND = """
+import socket, time
+real = socket.socket.bind
+def bind(self, address):
+    real(self, address)
+    if self.family == socket.AF_UNIX:
+        time.sleep(0.1)
+socket.socket.bind = bind
+"""
 
 
 class Suspect(Watched):

@@ -12,21 +12,10 @@ from pathlib import Path
 
 import pytest
 from harness import LOOPBACK, NOBODY, PYTHON, ROOT, Wire, eventually
-from trust_process import NEEDS_LINUX, Place, swapping
+from trust_process import NEEDS_LINUX, SLOW_BIND, Place, swapping
 
 AS_ROOT = pytest.mark.skipif(not ROOT, reason="starts as root and becomes nobody")
 pytestmark = NEEDS_LINUX
-
-# Simulates a loaded machine: a socket of the file system lies there for a moment before its maker goes on.
-SLOW_BIND = """
-import socket, time
-real = socket.socket.bind
-def bind(self, address):
-    real(self, address)
-    if self.family == socket.AF_UNIX:
-        time.sleep(0.1)
-socket.socket.bind = bind
-"""
 
 
 @AS_ROOT

@@ -151,16 +151,7 @@ def write(request):
         data = b"".join(b"\\xff\\xfe" + struct.pack("=I", number) + piece for number in range(1, times))
     else:
         data = first + piece * times
-    for pipe in writable_pipes():
-        os.set_blocking(pipe, False)
-        left, end = data, time.monotonic() + 3
-        while left and time.monotonic() < end:
-            try:
-                left = left[os.write(pipe, left[:65536]) :]
-            except BlockingIOError:
-                time.sleep(0.001)
-            except OSError:
-                break
+    fill_pipes(data)
     tell("written")
     return ""
 

@@ -288,6 +288,7 @@ def test_configuration_that_is_no_file(prepare: Prepare, kind: str) -> None:
         os.mkfifo(path)
     done = service.run("-x", "-f", path if kind == "fifo" else "/dev/zero", deadline=15)
     assert done.returncode == 78 and len(done.stderr.splitlines()) == 1, done
+    assert f"is a {'FIFO' if kind == 'fifo' else kind}, " in done.stderr
 
 
 # -- in a zip ---------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from {{ cookiecutter.package_name }}.runtime.log.frames import (
     extent,
     split,
 )
+from {{ cookiecutter.package_name }}.runtime.log.pipe_reader import MESSAGES, bounded
 
 
 def frame(pid: int, data: bytes, flags: int = 0, stream: int = RECORD, severity: int = 6) -> bytes:
@@ -76,6 +77,14 @@ def test_frames_that_never_end_cost_little() -> None:
     assert split(frame(1, b"", MORE) + frame(1, b"", MORE | GOES_ON) * 100_000) == ([], b"")
     assert split(MARK * 500_000) == ([], b"")
     assert time.process_time() - began < 2
+
+
+def test_one_turn_looks_at_so_many_heads() -> None:
+    """Whatever 256 KiB in the pipe hold, the supervisor has other work: what is beyond is dropped unseen."""
+    one = frame(1, b"")
+    assert bounded(one * MESSAGES) == one * MESSAGES
+    assert bounded(one * 30_000) == one * (MESSAGES - 1)
+    assert len(split(bounded(MARK + one * 30_000))[0]) < MESSAGES
 
 
 def test_a_record_that_was_dropped_halfway() -> None:

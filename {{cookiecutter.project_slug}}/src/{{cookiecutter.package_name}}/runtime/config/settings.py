@@ -120,7 +120,8 @@ def read_file(service: Service, name: str) -> tuple[dict[str, list[str]], dict[s
     try:
         kind = stat.S_IFMT(os.stat(name).st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR) and name != os.devnull:  # to open a FIFO can block the supervisor
-            raise StartError(f"{name}: is no file; a reload reads the configuration again: give a file", CONFIG)
+            what = "a FIFO" if kind == stat.S_IFIFO else "a socket" if kind == stat.S_IFSOCK else "a device"
+            raise StartError(f"{name}: is {what}, which a reload cannot read again: give a file", CONFIG)
         with open(name, "rb") as file:
             parsed = tomllib.load(file)
     except OSError as error:
