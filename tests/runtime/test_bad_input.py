@@ -19,6 +19,7 @@ from harness import (
     NOBODY,
     ROOT,
     Service,
+    as_nobody,
     assert_refused,
     eventually,
 )
@@ -91,6 +92,21 @@ def test_more_workers_than_the_user_may_have(service: Service) -> None:
     limited = ("prlimit", "--nproc=150")
     done = service.run("-x", *LOOPBACK, "-m", "200", prefix=limited, unprivileged=True)
     assert_refused(done, USAGE, "-m", r"\b200\b", r"\b150\b", "limit")
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit of util-linux")
+def test_a_reload_needs_no_more_workers_than_run(service: Service) -> None:
+    """The user's limit was lowered meanwhile: what runs may be replaced by as much, and not by more."""
+    config = service.config("idle = 1\nmax = 4000\n")
+    service.start("-f", config, unprivileged=True)
+    subprocess.run(["prlimit", f"--pid={service.pid}", "--nproc=3000"], check=True, **as_nobody(True))
+    service.signal(signal.SIGHUP)
+    service.wait_ready(2)
+    config.write_text("idle = 1\nmax = 5000\n")
+    service.expect_errors = True
+    service.signal(signal.SIGHUP)
+    service.log.wait_for("reload refused: .* 5000 is above this user's limit of 3000 processes")
+    service.stop()
 
 
 @needs_root

@@ -107,8 +107,12 @@ def serve(service: Service, config: Config, arguments: Sequence[str]) -> int:
     relay = PipeReader(config, ready.say if ready is not None else None)
     relay.begin()
 
+    running = config.max
+
     def load_again(current: Config) -> Config:
-        new = load(service, arguments, os.environ)
+        nonlocal running
+        new = load(service, arguments, os.environ, running)
+        running = max(running, new.max)
         socket_activation.use(new, inherited)
         keep_start_scope(current, new)
         return new

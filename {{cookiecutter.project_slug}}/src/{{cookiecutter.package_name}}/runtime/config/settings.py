@@ -177,8 +177,9 @@ def misspelt(service: Service, environment: Mapping[str, str]) -> Iterator[str]:
                 yield f"{name} in the environment is ignored: it is no option{hint}"
 
 
-def load(service: Service, arguments: Sequence[str], environment: Mapping[str, str]) -> Config:
-    """All layers, checked. Raises StartError: 2 for a mistake on the command line, 78 for one elsewhere."""
+def load(service: Service, arguments: Sequence[str], environment: Mapping[str, str], running: int = 0) -> Config:
+    """All layers, checked. `running` is the --max with which the service runs already. Raises StartError: 2 for a
+    mistake on the command line, 78 for one elsewhere."""
     config = Config()
     flags = read_flags(service, arguments)
     surroundings = read_environment(service, environment, config.warnings)
@@ -215,7 +216,7 @@ def load(service: Service, arguments: Sequence[str], environment: Mapping[str, s
         raise StartError(problem, status_of(config.source["name"]))
     decide_addresses(config)
     check_log(config)
-    decide_pool_size(config)
+    decide_pool_size(config, running)
     decide_paths(config)
     return config
 
@@ -225,7 +226,7 @@ def status_of(*sources: str) -> int:
     return USAGE if "flag" in sources else CONFIG
 
 
-def decide_pool_size(config: Config) -> None:
+def decide_pool_size(config: Config, running: int) -> None:
     """-n and -m: the one that is given moves the default of the other. Raises StartError when they contradict."""
     if config.source["max"] == "default":
         config.max = max(config.max, config.idle)
@@ -236,7 +237,7 @@ def decide_pool_size(config: Config) -> None:
     limit = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if config.max < config.idle:
         problem = f"below -n (idle) {config.idle}: raise -m or lower -n"
-    elif os.geteuid() and config.max > limit != resource.RLIM_INFINITY:
+    elif os.geteuid() and config.max > limit != resource.RLIM_INFINITY and config.max > running:
         problem = f"above this user's limit of {limit} processes (ulimit -u)"
     else:
         return

@@ -42,7 +42,7 @@ def main(service: Service, arguments: Sequence[str]) -> int:
     if (as_json or watch) and command != "status":
         raise StartError(f"ctl: --json and --watch belong to `ctl status`, not to {command!r}", USAGE)
     change = workers_of(rest) if command == "workers" else ""
-    config = load(service, rest, os.environ)
+    config = load(service, rest, os.environ, running=sys.maxsize)  # it starts none
     unit = f"/run/{config.name}/{config.name}.ctl"  # the RUNTIME_DIRECTORY that a systemd unit has, seen from outside
     if config.source["control"] == "default" and not os.path.exists(config.control) and os.path.exists(unit):
         config.control = unit
