@@ -98,7 +98,7 @@ lock: .venv/installed  ## choose newer versions of the development tools
 	cd '{{cookiecutter.project_slug}}' && $(CURDIR)/$(bin)/python -m uv $(compile)
 	$(bin)/python -m uv $(compile)
 
-compile := pip compile --quiet --upgrade --universal --python-version 3.11 --no-header \
+compile := pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --generate-hashes \
 	--annotation-style line requirements-dev.in --output-file requirements-dev.txt
 
 soak: .venv/installed  ## ten thousand connections, a million, 1,000 slow uploads, 200 stops under load; half an hour
@@ -122,7 +122,8 @@ clean:  ## remove what the other targets made
 # All that the demo needs, in seconds; with the tools it is there already.
 .venv/cookiecutter: requirements-dev.txt
 	@[ -e .venv/bin/pip ] || $(PYTHON) -m venv .venv
-	@[ -e .venv/installed ] || $(bin)/python -m pip install --quiet --constraint requirements-dev.txt cookiecutter
+	@sed -n 's/^\([^ #]*==[^ ]*\).*/\1/p' requirements-dev.txt >.venv/versions
+	@[ -e .venv/installed ] || $(bin)/python -m pip install --quiet --constraint .venv/versions cookiecutter
 	@touch $@
 
 .venv/installed: requirements-dev.txt

@@ -18,7 +18,7 @@ SRC, LIVE, UNIT = f"src/{ANSWERS['package_name']}", "tests/integration", "tests/
 RUNTIME = f"{SRC}/runtime"
 PRUNE = (
     ("ci", "github", ".github"),
-    ("ci", "gitlab", ".gitlab-ci.yml"),
+    ("ci", "gitlab", ".gitlab-ci.yml renovate.json"),
     ("license", "MIT", "LICENSE.MIT"),
     ("license", "BSD-2-Clause", "LICENSE.BSD-2-Clause"),
     ("license", "Apache-2.0", "LICENSE.Apache-2.0"),

@@ -1,5 +1,6 @@
 """The parts of ci/ that can be tested without an engine."""
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -107,7 +108,9 @@ def test_the_demo_needs_cookiecutter_alone(tools: bool, tmp_path: Path) -> None:
         (tmp_path / ".venv/installed").touch()
     for _ in range(2):
         subprocess.run(["make", "demo", f"PYTHON={python}"], cwd=tmp_path, check=True, capture_output=True, timeout=60)
-    install = ["-m pip install --quiet --constraint requirements-dev.txt cookiecutter"]
+    install = ["-m pip install --quiet --constraint .venv/versions cookiecutter"]
+    versions = dict(line.split("==") for line in (tmp_path / ".venv/versions").read_text().splitlines())
+    assert versions["cookiecutter"] == importlib.metadata.version("cookiecutter")
     assert (tmp_path / "said").read_text().splitlines() == ([] if tools else install) + ["ci/demo.py"] * 2
 
 

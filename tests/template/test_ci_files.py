@@ -66,6 +66,10 @@ def test_yaml_is_tidy(baked: Path) -> None:
 
 def test_files_fit_their_schemas(baked: Path) -> None:
     schemas = {"ci.yml": "vendor.github-workflows", ".gitlab-ci.yml": "vendor.gitlab-ci"}
+    others = {".github/dependabot.yml": "vendor.dependabot", "renovate.json": "vendor.renovate"}
+    for name, schema in others.items():
+        if (baked / name).exists():
+            judge(BESIDE / "check-jsonschema", "--builtin-schema", schema, baked / name)
     for file in ci_files(baked):
         options = ["--data-transform", "gitlab-ci"] if file.name == ".gitlab-ci.yml" else []
         judge(BESIDE / "check-jsonschema", "--builtin-schema", schemas[file.name], *options, file)

@@ -1,6 +1,7 @@
 """The image, and containers of it, for the tests beside this file. They may run in parallel (`pytest -n 4`).
 
-The engine is the one that the command `docker` talks to: DOCKER_HOST, or else the current `docker context`.
+The engine is the one that the command `docker` talks to: DOCKER_HOST, or else the current `docker context`. Over ssh://
+that needs `pip install docker[ssh]`. Its ports are looked for at its machine; TEST_HOST names another one.
 All that a test makes (containers, volumes, the image) carries a label with the name of the run, and is removed by it;
 what a run that was killed has left is removed by the next one.
 """
@@ -37,6 +38,8 @@ PYTHON_IMAGE = os.environ.get("PYTHON_IMAGE") or "python:{{ cookiecutter.python_
 RUN = os.environ.setdefault("TEST_RUN", f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:12]}")
 TAG = f"{{ cookiecutter.project_slug }}:test-{RUN.rpartition(':')[2]}"
 DEADLINE = 30.0
+# These tests run in a container, where 127.0.0.1 is not the engine's.
+INSIDE = any(map(os.path.exists, ("/.dockerenv", "/run/.containerenv")))
 
 # As a careful operator would run it. Every test does.
 HARDENED: dict[str, Any] = {
@@ -58,8 +61,10 @@ class Service:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the engine has published its port."""
+        """Where the engine has published its port; in a container beside it, that is its own address."""
         self.container.reload()
+        if INSIDE and not self.remote and (beside := self.own_address()):
+            return beside, int(PORT.removesuffix("/tcp"))
         published = self.container.ports[PORT] or [{"HostPort": "0"}]  # nothing is published once it has ended
         return self.remote or "127.0.0.1", int(published[0]["HostPort"])
 
@@ -68,12 +73,15 @@ class Service:
         container, and with it what it has not passed on. Where that cannot be reached (Docker Desktop, rootless, an
         engine elsewhere) the test is skipped."""
         self.container.reload()
-        networks = self.container.attrs["NetworkSettings"]["Networks"].values()
-        address = next((one["IPAddress"] for one in networks if one["IPAddress"]), ""), int(PORT.removesuffix("/tcp"))
+        address = self.own_address(), int(PORT.removesuffix("/tcp"))
         if sys.platform == "linux" and address[0] and not self.remote:
             with contextlib.suppress(OSError), socket.create_connection(address, 10.0):
                 return address
         pytest.skip("the container's own address cannot be reached from here")
+
+    def own_address(self) -> str:
+        networks = self.container.attrs["NetworkSettings"]["Networks"].values()
+        return next((str(one["IPAddress"]) for one in networks if one["IPAddress"]), "")
 
     def logs(self) -> str:
         return str(self.container.logs().decode())
@@ -88,7 +96,8 @@ class Service:
         while not happened():
             state = self.state()
             if (running and state["Status"] == "exited") or time.monotonic() > deadline:
-                pytest.fail(f"not {what}: {state}", pytrace=False)
+                hint = f"; asked at {self.address}: TEST_HOST=... may name another place" if what == "answering" else ""
+                pytest.fail(f"not {what}: {state}{hint}", pytrace=False)
             time.sleep(0.02)
 
     def logged(self, text: str, running: bool = True) -> None:
@@ -120,20 +129,31 @@ class Service:
 
 
 def remote(client: docker.DockerClient) -> str:
-    """The machine of an engine that is reached over TCP; "" when it is this one."""
-    url = urlsplit(client.api.base_url)
-    return (url.hostname or "") if url.scheme in ("http", "https") else ""
+    """The machine of an engine that is reached over TCP or ssh; "" when it is this one."""
+    url = urlsplit(os.environ.get("DOCKER_HOST") or client.api.base_url)
+    return os.environ.get("TEST_HOST") or (url.scheme in ("http", "https", "ssh", "tcp") and url.hostname) or ""
+
+
+def connect() -> docker.DockerClient:
+    """The engine. One that is being started may have an address that refuses, or hangs up, for a while."""
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            client = docker.from_env()
+            client.ping()
+            return client
+        except DockerException as error:
+            starting = re.search("ConnectionRefused|ConnectionReset|RemoteDisconnected", str(error))
+            if not starting or time.monotonic() > deadline:
+                pytest.exit(f"these tests need a Docker engine, and none answers: {error}", 1)
+            time.sleep(0.2)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Say what is missing in one line, once, not in each test; and tidy up after runs that were killed."""
     if config.option.collectonly or hasattr(config, "workerinput"):
         return
-    try:
-        client = docker.from_env()
-        client.ping()
-    except DockerException as error:
-        pytest.exit(f"these tests need a Docker engine, and none answers: {error}", 1)
+    client = connect()
     try:
         client.images.get(PYTHON_IMAGE)
     except ImageNotFound:
@@ -206,6 +226,12 @@ def engine() -> Iterator[docker.DockerClient]:
     client = docker.from_env()
     yield client
     client.close()
+
+
+@pytest.fixture(scope="session")
+def podman(engine: docker.DockerClient) -> bool:
+    """Its API leaves out the health check, which it has systemd make: `podman healthcheck run` asks too."""
+    return any("Podman" in part["Name"] for part in engine.version().get("Components", ()))
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -365,7 +365,7 @@ def test_a_candidate_is_looked_at_again_when_it_is_used() -> None:
     table = idle_ones(5.0, 9.0, 7.0)
     eviction = Eviction()
     assert eviction.choose(table, 100.0, nothing) is table[1]
-    table[1].idle_since = 100.0  # it was served
+    cast(Any, table[1]).idle_since = 100.0  # it was served
     table[2] = Mock(fd=2, idle_since=99.9)  # it was closed, and its descriptor is another's
     assert eviction.choose(table, 100.0, nothing) is table[0]
 

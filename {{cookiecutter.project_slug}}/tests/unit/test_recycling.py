@@ -5,7 +5,13 @@ from typing import Any, cast
 
 import pytest
 
-from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import BUSY, IDLE, RECYCLE_WANTED, Phase, Scoreboard
+from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import (
+    BUSY,
+    IDLE,
+    RECYCLE_WANTED,
+    Phase,
+    Scoreboard,
+)
 from {{ cookiecutter.package_name }}.runtime.process import recycling
 from {{ cookiecutter.package_name }}.runtime.process.member import Member
 from {{ cookiecutter.package_name }}.runtime.process.recycling import Forecast, Recycling
