@@ -211,6 +211,16 @@ def test_wrong_use_is_said(service: Watched) -> None:
     assert "workers" in service.run("ctl", "--help").stdout
 
 
+@pytest.mark.parametrize("path", ["/nowhere/at.all", "/proc/ctl", "/dev/null/ctl"])
+def test_a_control_socket_that_cannot_be_made(either: Watched, path: str) -> None:
+    """From the environment, as an image gives it to all its containers, it is a warning; otherwise a refusal."""
+    done = either.run("-x", "-i", "127.0.0.1", "-p", "0", "--control", path)
+    assert (done.returncode in (69, 77), path in done.stderr) == (True, True), done
+    either.start("-n", "1", env={**either.environment(), "HELLO_SERVER_CONTROL": path})
+    assert either.log.find(f"no control socket, so no ctl: unix:{path}: ")
+    assert either.get("/").text == "hello"
+
+
 @pytest.mark.skipif(not ROOT, reason="needs two users")
 def test_only_the_owner_gives_orders(service: Watched) -> None:
     """The file's mode keeps others out, and where the mode was opened the peer's credentials do."""

@@ -120,6 +120,13 @@ def test_a_handler_that_takes_all_memory_ends_alone(run: Run) -> None:
     assert service.container.attrs["RestartCount"] == 0
 
 
+def test_starts_without_a_control_socket(run: Run) -> None:
+    """Where no directory for it can be written to, a warning is enough."""
+    service = run(ipc_mode="none")
+    service.eventually("answering", service.answers)
+    service.logged("no control socket, so no ctl: ")
+
+
 def test_workers_that_keep_memory_leave_in_time(run: Run) -> None:
     """The kernel kills none, and no request is lost."""
     service = run(extra=EXTRA, mem_limit="96m", memswap_limit="96m")

@@ -111,10 +111,19 @@ def test_fewer_workers_where_there_is_no_room(root: Path, caplog: pytest.LogCapt
     assert [record.levelname for record in caplog.records] == ["WARNING"]  # it was asked for
 
 
-def test_one_worker_at_least(root: Path) -> None:
-    write(root, "0::/\n", memory_max=f"{10 * MIB}")
+@pytest.mark.parametrize("limit", [10, 20, 22])
+def test_one_worker_at_least(limit: int, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is needed is said, and is enough."""
+    write(root, "0::/\n", memory_max=f"{limit * MIB}")
     config = fitted()
     assert (config.max, config.idle) == (1, 1)
+    assert caplog.messages[0].startswith(f"{limit} MiB of memory are too few: ")
+    assert caplog.messages[0].endswith(" MiB for itself and a worker")
+    needed = caplog.messages[0].split()[-7]
+    caplog.clear()
+    write(root, "0::/\n", memory_max=f"{int(needed) * MIB}")
+    fitted()
+    assert "too few" not in caplog.text
 
 
 def test_enough_room_changes_nothing(root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -32,7 +32,7 @@ class Endpoints:
         self.made: dict[Callable[..., Answer], Answer] = {}  # in this turn of the loop, for all that ask
 
     def open(self, operations: Operations, selector: selectors.BaseSelector) -> None:
-        """Bind and serve. Raises StartError when --admin or an explicit --control cannot be bound."""
+        """Bind and serve. Raises StartError when --admin, or --control of a flag or a file, cannot be bound."""
         self.operations, self.selector = operations, selector
         config = self.config
         questions: dict[tuple[str, str], Page] = {
@@ -61,9 +61,10 @@ class Endpoints:
             try:
                 self.bind("unix:" + config.control, {**questions, **orders}, True)
             except StartError as error:
-                if config.source["control"] != "default":
+                # By the environment an image or a unit gives it to every container and service, wherever they run.
+                if config.source["control"] not in ("default", "environment"):
                     raise
-                log.warning("no control socket, so no ctl: %s", error)
+                log.warning("no control socket, so no ctl: %s: give --control a path where one can be made", error)
 
     def bind(self, address: str, pages: dict[tuple[str, str], Page], private: bool) -> None:
         mode = 0o600 if private else 0o770  # only the owner gives orders

@@ -87,7 +87,12 @@ def fit(service: Service, config: Config, resident: int) -> None:
     lowered = False
     if limit:
         said.append(f"{limit / MIB:g} MiB of memory")
-        room = max(1, (limit - limit // SPARE - resident) // service.pool.MEMORY)
+        room = (limit - limit // SPARE - resident) // service.pool.MEMORY
+        if room < 1:
+            least = math.ceil((resident + service.pool.MEMORY) / MIB * SPARE / (SPARE - 1))
+            log.warning("%d MiB of memory are too few: the kernel may kill processes of the service, which needs %d MiB"
+                        " for itself and a worker", limit // MIB, least)  # fmt: skip
+        room = max(1, room)
         lowered = room < config.max
         if lowered:
             said.append(f"-m (max) is lowered from {config.max} to {room}")
