@@ -110,6 +110,7 @@ class Recycling:
             return
         if limit:
             self.relieve(now, limit, used)
+            self.recycle()
         if not self.config.max_memory or now < self.next_measure:
             return
         self.next_measure = now + MEASURE_INTERVAL

@@ -1,8 +1,7 @@
 """The server: one process per generation, always single-threaded. It imports the handlers, runs init(), gives up
 root, forks the pool's members and replaces them, and runs periodic functions and health().
 
-It talks to the supervisor over one socket: a line each way is a command or a report, end-of-file means that the
-other side is gone.
+It talks to the supervisor over one socket: a line is a command or a report, end-of-file the end of the other side.
 """
 
 import faulthandler
@@ -185,7 +184,6 @@ class ServerProcess:
                 self.tick(now)
             if now >= self.recycling.next_look:
                 self.recycling.measure(now)
-                self.resize()
             if now >= self.deadline:
                 self.deadline = float("inf")
                 log.warning("drain took longer than --drain-timeout: %d workers are killed", len(self.members))
