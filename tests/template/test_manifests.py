@@ -102,6 +102,21 @@ def test_dev_is_small(project: Path, kubectl: str) -> None:
     assert things["Deployment"]["spec"]["replicas"] == 1
 
 
+@pytest.mark.parametrize(("registry", "policy"), [("", "Never"), ("r.example/team", "IfNotPresent")])
+def test_dev_takes_an_image_that_the_node_has(
+    registry: str, policy: str, template: Path, tmp_path: Path, kubectl: str
+) -> None:
+    things = kustomize(kubectl, bake(template, tmp_path, registry=registry) / OVERLAYS / "dev")
+    assert template_of(things)["spec"]["containers"][0]["imagePullPolicy"] == policy
+
+
+def test_names_are_looked_up_at_both_ports(sound: list[Thing]) -> None:
+    (policy,) = [thing for thing in sound if thing["kind"] == "NetworkPolicy"]
+    (rule,) = policy["spec"]["egress"]
+    asked = {(one["protocol"], one["port"]) for one in rule["ports"]}
+    assert asked == {(protocol, port) for protocol in ("UDP", "TCP") for port in (53, 5353)}
+
+
 def test_a_changed_file_rolls_the_pods(project: Path, tmp_path: Path, kubectl: str) -> None:
     before = template_of(kustomize(kubectl, project / OVERLAYS / "prod"))
     changed = shutil.copytree(project, tmp_path / project.name)
