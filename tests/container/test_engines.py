@@ -101,7 +101,8 @@ def podman(tmp_path: Path) -> Iterator[str]:
     settings.write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=8192:8192"]\n')
     address = f"unix://{tmp_path}/podman.sock"
     surroundings = os.environ | {"CONTAINERS_CONF": str(settings)}
-    with subprocess.Popen([program, "system", "service", "--time=0", address], env=surroundings) as service:
+    command = [program, "system", "service", "--time=0", address]
+    with subprocess.Popen(command, cwd=tmp_path, env=surroundings) as service:  # conmon leaves a file where it runs
         try:
             save = subprocess.Popen(["docker", "save", BASE], stdout=subprocess.PIPE)
             subprocess.run([program, "load", "--quiet"], stdin=save.stdout, check=True)
