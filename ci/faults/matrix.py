@@ -366,6 +366,20 @@ def stopped_member(case: Case) -> None:
     case.end()
 
 
+@row("STOP of a member without --request-timeout")
+def stopped_member_without_limit(case: Case) -> None:
+    target = case.target.start("-n", "4", "-m", "8", *FAST)
+    with case.loaded() as load:
+        load.mark()
+        pid = target.send("member", signal.SIGSTOP)
+        eventually(lambda: pid not in target.tree(), "it is replaced", 45)
+        case.recovery = time.monotonic() - load.marked
+        load.until(300)
+    assert 28 < case.recovery < 36, f"replaced after {case.recovery:.1f} s, not 30"
+    assert case.account.failed <= 16, case.account.examples
+    case.end()
+
+
 @row("STOP of the server")
 def stopped_server(case: Case) -> None:
     target = case.target.start("-n", "4", "-m", "8", *FAST)
@@ -661,6 +675,29 @@ def no_memory_for_server(case: Case) -> None:
         case.recovery = load.recovered
         eventually(target.settled, "one generation, no member leaving")
     case.lossless()
+    case.end()
+
+
+@row("no process for a server")
+def no_process_for_server(case: Case) -> None:
+    """For so long that clients have to be told."""
+    target = case.target
+    target.injecting = True
+    target.start("-n", "2", "-m", "4", *FAST)
+    with target.failing("fork", "EAGAIN"):
+        target.send("server", signal.SIGKILL)
+        target.said("cannot start the server: Resource temporarily unavailable; trying again")
+        health = target.ctl("health")
+        assert health.returncode != 0 and health.stderr + health.stdout, health
+        target.said("clients are refused until one can")
+        begun = time.monotonic()
+        assert b" 503 " in ask(target.port, "/pid").split(b"\r\n")[0]
+        assert time.monotonic() - begun < 1, "at once"
+    begun = time.monotonic()
+    target.said("ready: generation 2")
+    assert ask(target.port, "/pid").startswith(b"HTTP/1.1 200 ")
+    case.recovery = time.monotonic() - begun
+    eventually(target.settled, "one generation, no member leaving")
     case.end()
 
 

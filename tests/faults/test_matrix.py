@@ -9,7 +9,11 @@ from matrix import ROWS, run
 from random_faults import run as random_faults
 from trust_process import NIGHTLY
 
-LONG = ("STOP of the server", "broken reload: worker_init, endless")  # half a minute: only in the whole matrix
+LONG = (
+    "STOP of the server",
+    "STOP of a member without --request-timeout",
+    "broken reload: worker_init, endless",
+)  # half a minute: only in the whole matrix
 
 
 # What the supervisor does alone is the same with both pools; the whole matrix tries it with both.

@@ -76,6 +76,19 @@ def test_stop(make: Make, pool: str, protocol: str) -> None:
     assert service.wait() == 0
 
 
+@pytest.mark.parametrize("protocol", REQUESTS)
+def test_killed_supervisor(make: Make, pool: str, protocol: str) -> None:
+    """The server, which is left alone, refuses new clients first, as the supervisor does."""
+    handlers, request = REQUESTS[protocol]
+    service = make(pool, protocol, PREEMPTED + handlers)
+    service.expect_errors = True
+    service.start("-n", "2", "-m", "2")
+    members = list(service.workers)
+    service.signal(signal.SIGKILL)
+    assert while_closing(service, len(members), service.address, request) == "refused"
+    eventually(lambda: not any(service.alive(pid) for pid in members), "the members end")
+
+
 def test_stop_at_a_unix_socket(make: Make, pool: str) -> None:
     service = make(pool, "http", PREEMPTED + HTTP)
     path = str(service.socket_path)

@@ -10,7 +10,7 @@ import time
 from functools import partial
 
 import pytest
-from harness import DEADLINE, HANDLERS, Arrival, Background, Service, eventually
+from harness import DEADLINE, HANDLERS, Arrival, Background, Service, Wire, eventually
 
 BOTH_POOLS = True  # what is marked as prefork here has its counterpart in tests/threads
 
@@ -394,6 +394,22 @@ def test_stopped_worker_is_replaced_at_the_request_timeout(service: Service) -> 
     service.signal(signal.SIGSTOP, arrival.pid)
     arrival.wait_gone(deadline=DEADLINE)
     assert service.get("/").status_code == 200
+
+
+def test_stopped_worker_is_replaced_without_a_request_timeout(service: Service) -> None:
+    service.expect_errors = True
+    main = service.package / "__main__.py"
+    soon = "from .runtime.process import recycling\n\nrecycling.STILL = 1.0\n"
+    main.write_text(main.read_text().replace("SERVICE =", f"{soon}SERVICE =", 1))
+    service.start("-n", "1", "-m", "2")
+    _, arrival = held(service)
+    with Wire(service.address) as parked:
+        service.signal(signal.SIGSTOP, arrival.pid)
+        arrival.wait_gone(deadline=DEADLINE)
+        service.log.wait_for("has been stopped for more than 1 s: killed")
+        assert service.get("/").status_code == 200
+        with contextlib.suppress(ConnectionError):  # it was the stopped one's, or is not
+            assert parked.get("/").status == 200
 
 
 def test_recycling_after_max_requests(service: Service) -> None:

@@ -242,6 +242,17 @@ def test_hup_takes_up_changed_handlers(service: Service) -> None:
     assert order.index("exit") > [i for i, tag in enumerate(order) if tag == "init"][1]
 
 
+@pytest.mark.parametrize("name", ["__main__.py", "runtime/web/routes.py"])
+def test_hup_says_that_it_loads_no_other_runtime(service: Service, name: str) -> None:
+    service.start("-n", "1")
+    reload(service, 2)
+    assert "has changed since the start" not in service.log.text
+    installed = service.package / name
+    installed.write_text(installed.read_text())
+    reload(service, 3)
+    service.log.wait_for(f"{name} has changed since the start, and a reload does not load it: restart the service")
+
+
 def test_hup_takes_up_changed_modules_of_the_user(service: Service) -> None:
     module = service.package / "answers.py"
     module.write_text("ANSWER = 'old'\n")

@@ -8,6 +8,7 @@ import pytest
 from {{ cookiecutter.package_name }}.runtime.ipc.scoreboard import (
     BUSY,
     IDLE,
+    MONITOR_BEAT,
     RECYCLE_WANTED,
     Phase,
     Scoreboard,
@@ -117,6 +118,33 @@ def test_a_generation_that_ends_replaces_none(monkeypatch: pytest.MonkeyPatch) -
     pool.board.phase = Phase.REPLACED
     pool.limit, pool.used = 256, 250
     assert pool.wishes(a=90, b=20) == []
+
+
+@pytest.mark.parametrize(("limit", "ends_at"), [(0.0, 31.0), (60.0, 61.0)])
+def test_a_member_that_stands_still(limit: float, ends_at: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stall monitor looks no more: after 10 s its siblings accept, later it is killed. A pause of all processes is
+    not its fault."""
+    pool = Pool(monkeypatch)
+    pool.config.start_timeout, pool.config.drain_timeout, pool.config.request_timeout = 30.0, 30.0, limit
+    member = pool.members[100] = Member(100, 0, 0, pool.board)
+    now = start = pool.recycling.checked
+    word = pool.board.base(0) + MONITOR_BEAT
+    pool.board.states[0], pool.board.loads[0] = BUSY, 3
+    while now < start + 100:  # it looks, or sleeps
+        now += 1
+        pool.board.words[word] = int(now * 1000) if now < start + 50 else 0
+        pool.recycling.check(now)
+    pool.board.words[word] = int(now * 1000)
+    pool.recycling.check(now)
+    now += 1000  # all were paused
+    pool.recycling.check(now)
+    assert member.still <= recycling.LAPSE
+    began = now - member.still
+    while not pool.left:
+        now += 1
+        pool.recycling.check(now)
+        assert (pool.board.loads[0] == 3) == (now <= began + 10)
+    assert began + ends_at < now <= began + ends_at + 1
 
 
 class Group:

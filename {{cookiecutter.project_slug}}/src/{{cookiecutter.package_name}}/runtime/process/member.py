@@ -15,6 +15,8 @@ from ..log.records import log, log_stacks
 from ..system.background import finish
 from ..system.listeners import Listener
 
+NAMED = 10.0  # seconds that a member may stand still before the log says so
+
 
 class Member:
     """The server's view of one of its children."""
@@ -26,6 +28,7 @@ class Member:
         self.board = board
         self.born = time.monotonic()
         self.stopped = 0.0  # monotonic seconds: since when it is stopped (SIGSTOP); 0 = it runs
+        self.look = self.still = 0.0  # when its stall monitor looked last; seconds since that became known
         self.leaving = False  # it does not count any more: asked to leave, or as soon as its successor is ready
         self.asked = 0.0  # monotonic seconds: when it was asked to leave; 0 = it was not
 
@@ -65,6 +68,16 @@ class Member:
         self.board.loads[self.slot] = scoreboard.NO_CAPACITY
         if self.board.states[self.slot] == scoreboard.IDLE:
             self.board.states[self.slot] = scoreboard.BUSY
+
+    def observe(self, look: float, lapse: float) -> None:
+        """So many seconds after the last call, its stall monitor looked last at `look`; 0.0 = it sleeps. While it stands
+        still its siblings accept in its place."""
+        before = self.still
+        self.still = before + lapse if look and look == self.look else 0.0
+        self.look = look
+        if before <= NAMED < self.still and not self.stopped:
+            log.warning("worker %d stands still: something holds the interpreter's lock, or the processor", self.pid)
+            self.board.loads[self.slot] = scoreboard.NO_CAPACITY
 
     def on_continue(self) -> None:
         log.info("worker %d runs again", self.pid)

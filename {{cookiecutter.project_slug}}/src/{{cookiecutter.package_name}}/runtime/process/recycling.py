@@ -18,6 +18,8 @@ from ..system import cgroups
 from .member import Member
 
 MEASURE_INTERVAL = 5.0  # seconds between looks at the members' memory, where the control group has no limit
+STILL = 30.0  # seconds that a member may stand still without --request-timeout
+LAPSE = 2.0  # seconds that count between two looks at most: this process may have been paused with all others
 GRACE = 1.0  # seconds beyond --request-timeout: the member's own stall monitor acts first, and saves what it can
 MIB = 2**20
 PRESSURE = 0.9  # of the control group's memory limit: above it the worker that has grown most is replaced
@@ -77,10 +79,14 @@ class Recycling:
         self.relieving: dict[int, float] = {}  # members that were asked to give their memory back, and when
         self.takes = QUICKEST  # seconds, until they have
         self.forecast = Forecast()
+        self.checked = time.monotonic()
 
     def check(self, now: float) -> None:
         """Kill members that do not do what they must in time."""
+        lapse, self.checked = min(now - self.checked, LAPSE), now
         for member in self.members.values():
+            look = self.board.words[self.board.base(member.slot) + scoreboard.MONITOR_BEAT] / 1000
+            member.observe(look, lapse)
             reason = self.overdue(member, now)
             if reason:
                 log.error("worker %d %s: killed", member.pid, reason)
@@ -89,14 +95,14 @@ class Recycling:
     def overdue(self, member: Member, now: float) -> str:
         """What it has failed to do; "" when all is well."""
         config = self.config
-        start, request, drain = config.start_timeout, config.request_timeout, config.drain_timeout
-        look = self.board.words[self.board.base(member.slot) + scoreboard.MONITOR_BEAT] / 1000
+        start, drain, request = config.start_timeout, config.drain_timeout, config.request_timeout or STILL
+        by = " (--request-timeout)" if config.request_timeout else ""
         if start and self.board.states[member.slot] == scoreboard.STARTING and now - member.born > start:
             return f"is not through worker_init() after {start:g} s (--start-timeout)"
-        if request and member.stopped and now - member.stopped > request:
-            return f"has been stopped for more than {request:g} s (--request-timeout)"
-        if request and look and not member.stopped and now - look > request + GRACE:
-            return f"has stood still for more than {request:g} s (--request-timeout)"
+        if member.stopped and now - member.stopped > request:
+            return f"has been stopped for more than {request:g} s{by}"
+        if not member.stopped and member.still > request + GRACE:
+            return f"has stood still for more than {request:g} s{by}"
         if drain and member.asked and now - member.asked > drain:
             return f"was asked to leave and has not for {drain:g} s (--drain-timeout)"
         return ""

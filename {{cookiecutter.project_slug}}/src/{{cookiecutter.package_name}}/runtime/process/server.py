@@ -25,7 +25,7 @@ from ..log import records
 from ..log.records import log
 from ..system.background import disown, finish
 from ..system.daemonize import enter
-from ..system.listeners import Listener, State
+from ..system.listeners import HANDSHAKE, Listener, State
 from ..system.privileges import Identity, forbid_new_privileges
 from ..system.refusal import Refusal
 from . import pool_size
@@ -233,6 +233,8 @@ class ServerProcess:
         if not data:
             log.warning("the supervisor is gone: finishing what is in flight")
             self.selector.unregister(self.channel.fileno())
+            can_refuse = [listener.refuse() for listener in self.listeners]
+            time.sleep(HANDSHAKE if any(can_refuse) else 0.0)  # as the supervisor waits before a drain
             self.drain()
         for command in data.decode().split():
             if command in ("drain", "yield"):
@@ -241,7 +243,9 @@ class ServerProcess:
                 self.drain()
                 self.kill_all(signal.SIGKILL)
             elif command == "stacks":
-                self.log_stacks()
+                records.log_stacks()
+                self.board.words[scoreboard.STACKS] += 1
+                self.kill_all(signal.SIGURG)  # for members
             elif command.startswith("floor"):
                 self.change_floor(int(command.removeprefix("floor")))
 
@@ -253,12 +257,6 @@ class ServerProcess:
         log.info("idle floor is now %d", wanted)
         self.kill_all(signal.SIGURG)  # hosts look at the scoreboard
         self.resize()
-
-    def log_stacks(self) -> None:
-        """`ctl stacks`: this process and its members log where their threads are."""
-        records.log_stacks()
-        self.board.words[scoreboard.STACKS] += 1
-        self.kill_all(signal.SIGURG)
 
     # ---- members -----------------------------------------------------------------------------------------------
 

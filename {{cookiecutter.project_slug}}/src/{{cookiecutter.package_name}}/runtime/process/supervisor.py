@@ -20,7 +20,7 @@ from ..log import records
 from ..log.pipe_reader import PipeReader
 from ..log.records import log
 from ..system import cgroups
-from ..system.code_watcher import CodeWatcher
+from ..system.code_watcher import CodeWatcher, warn_of_new_runtime
 from ..system.launcher import ReadyPipe
 from ..system.listeners import Listener, remove
 from ..system.pidfile import Pidfile
@@ -360,6 +360,7 @@ class Supervisor:
             listeners = self.generations.bind(config)
             made = [one for one in listeners if one not in self.generations.listeners]
             log.info("reload: starting generation %d", self.generations.count + 1)
+            warn_of_new_runtime()
             self.start_generation(config, listeners)
         except (StartError, OSError) as error:
             remove(made)

@@ -3,9 +3,27 @@ the mounts of a virtual machine, as Docker Desktop has them."""
 
 import os
 import stat
+import time
+
+from ..log.records import log
 
 RUNTIME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGE, OURS = os.path.split(RUNTIME)
+LOADED = time.time()  # by the supervisor, as it starts; all that a reload does not load is older
+
+
+def warn_of_new_runtime() -> None:
+    """At a reload: log that what runs is not what is installed by now, by the times of inodes, which no tool sets."""
+    paths = [os.path.join(top, name) for top, _, names in os.walk(RUNTIME) for name in names if name.endswith(".py")]
+    for path in [os.path.join(PACKAGE, "__main__.py"), *paths]:
+        try:
+            is_newer = os.stat(path).st_ctime > LOADED
+        except OSError:  # from a zip
+            continue
+        if is_newer:
+            name = os.path.relpath(path, PACKAGE)
+            log.warning("%s has changed since the start, and a reload does not load it: restart the service", name)
+            return
 
 
 class CodeWatcher:
