@@ -8,8 +8,11 @@ Exit status 1 when a row fails. `--short` is what CI runs: fewer repetitions.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import pwd
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +28,7 @@ from typing import NamedTuple
 from target import HANDLERS, PYTHON, Group, Target, eventually, generated, listening
 from traffic import OUTCOMES, Account, Load
 
+NOBODY = pwd.getpwnam("nobody").pw_uid
 RECOVERY = 0.3  # seconds to the first answer on a new connection after a crash
 FAST = ("--fast-time", "0")  # no death is fast: the throttle is tested in rows of its own
 COLUMNS = ("pool", "fault", "sent", *OUTCOMES, "after", "processes", "sockets", "files", "recovery", "verdict")
@@ -698,6 +702,42 @@ def no_process_for_server(case: Case) -> None:
     assert ask(target.port, "/pid").startswith(b"HTTP/1.1 200 ")
     case.recovery = time.monotonic() - begun
     eventually(target.settled, "one generation, no member leaving")
+    case.end()
+
+
+@row("reload below a limit of processes that has become lower")
+def lowered_limit(case: Case) -> None:
+    """What a reload needs is there already: its configuration is the same."""
+    target = case.target
+    os.chown(target.directory, NOBODY, NOBODY)
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)  # that user reads the package there
+        target.source = Path(shutil.copytree(target.source, Path(place) / "src"))
+        user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+        target.start("-n", "2", "-m", "4000", prefix=user)
+        assert target.process is not None
+        subprocess.run([*user, "prlimit", f"--pid={target.process.pid}", "--nproc=3000"], check=True)
+        with case.loaded() as load:
+            target.send("supervisor", signal.SIGHUP)
+            load.mark()
+            target.said("ready: generation 2")
+            case.recovery = time.monotonic() - load.marked
+            load.until(300)
+        case.lossless()
+        case.end()
+
+
+@row("no place for a control socket")
+def no_control_socket(case: Case) -> None:
+    """That the environment names, as it does for all containers of an image."""
+    target = case.target
+    target.launch("-i", "127.0.0.1", "-p", "0", "-n", "2", "-m", "2", prefix=("env", "HELLO_SERVER_CONTROL=/proc/ctl"))
+    target.said("no control socket, so no ctl: unix:/proc/ctl: ")
+    target.said("ready: generation 1")
+    with case.loaded() as load:
+        load.mark()
+        load.until(300)
+    case.lossless()
     case.end()
 
 

@@ -20,6 +20,7 @@ LONG = (
 SUPERVISOR = ("broken reload: configuration", "broken reload: import", "broken reload: init",
               "reload to other listeners",
               "two HUPs at once", "HUP while stopping", "SEGV of the supervisor", "STOP of the supervisor",
+              "reload below a limit of processes that has become lower", "no place for a control socket",
               "log on a full disk", "full log pipe")  # fmt: skip
 NIGHTLY_ROW = "25 MiB kept every second in a control group"
 CASES = [pytest.param(pool, row.name, marks=NIGHTLY if row.name == NIGHTLY_ROW else ())

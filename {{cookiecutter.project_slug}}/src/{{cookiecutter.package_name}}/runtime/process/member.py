@@ -70,8 +70,8 @@ class Member:
             self.board.states[self.slot] = scoreboard.BUSY
 
     def observe(self, look: float, lapse: float) -> None:
-        """So many seconds after the last call, its stall monitor looked last at `look`; 0.0 = it sleeps. While it stands
-        still its siblings accept in its place."""
+        """So many seconds after the last call, its stall monitor looked last at `look`; 0.0 = it sleeps. While it
+        stands still its siblings accept in its place."""
         before = self.still
         self.still = before + lapse if look and look == self.look else 0.0
         self.look = look
