@@ -108,7 +108,7 @@ def test_unit_tests_pass(kind: tuple[str, str], projects: dict[tuple[str, str], 
         timeout=200,
     )
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^[1-9]\d* passed", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^(?:=+ )?[1-9]\d* passed", done.stdout, re.MULTILINE), done.stdout
 
 
 @pytest.fixture(params=["prefork", "threaded"])
