@@ -15,7 +15,7 @@ hook = file=$$(git rev-parse --git-path hooks/pre-commit) && sed \
 	"$$file" > "$$file.new" && cat "$$file.new" > "$$file" && rm "$$file.new"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz trust clients lint format \
+.PHONY: help demo test test-without-docker test-container test-linux engine faults bench fuzz variants clients lint format \
 	pre-commit lock soak log-load clean files nightly coverage
 
 help:  ## list the targets
@@ -42,10 +42,12 @@ test-linux: engine .venv/installed  ## real init systems and a Swarm, in contain
 files: .venv/installed  ## write the list of what each combination of answers gives, after a file was added or removed
 	$(bin)/python tests/support/inventory.py
 
-nightly: soak faults fuzz trust coverage bench  ## all that takes too long for every change; about two hours
+nightly: soak faults fuzz variants coverage bench  ## all that takes too long for every change; about two hours
 
-trust: .venv/installed  ## trust and hostile answers, also with inputs that differ little from those of every run
-	NIGHTLY=1 $(bin)/python -m pytest -q -n $(WORKERS) tests/trust tests/template/test_hostile_answers.py
+variants: engine .venv/installed  ## what is tried by few inputs in each run, by all of them
+	NIGHTLY=1 $(bin)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(VARIANTS)
+VARIANTS := tests/trust $(addprefix tests/,container/test_engines.py faults/test_matrix.py linux/test_docker_kinds.py \
+	template/test_hostile_answers.py template/test_packaging.py template/test_ways_in.py)
 
 # The services that tests start are measured too, in all their processes, and so are a project's own unit tests. Those
 # killed by SIGKILL say nothing. Left out: what measures memory, of which the measuring takes some, and full disks, where

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from allpairspy import AllPairs  # type: ignore[import-untyped]
 from baking import OPTIONS, bake, copy_template
 from projects import DECIDES, TRIED, assert_passed, make_with_our_tools
+from trust_process import NIGHTLY
 
 # Images that are here, with a shell and without one; and the Python in them.
 IMAGES = {f"python:{DECIDES}-slim": DECIDES, f"python:{DECIDES}-bare": DECIDES, f"python:{TRIED}-slim": TRIED}
@@ -19,11 +21,21 @@ CHOICES = {
     "ci": OPTIONS["ci"],
     "pool": OPTIONS["pool"],
 }
-ROWS = [dict(zip(CHOICES, row, strict=True)) for row in AllPairs(list(CHOICES.values()))]
+
+
+def rows() -> list[Any]:
+    """Those with a protocol and pool, or an image, that none before has are tried in each run."""
+    found, seen = [], set()
+    for row in AllPairs(list(CHOICES.values())):
+        answers = dict(zip(CHOICES, row, strict=True))
+        new = {(answers["protocol"], answers["pool"]), answers["image"]} - seen
+        seen |= new
+        found.append(pytest.param(answers, id="-".join(row), marks=() if new else NIGHTLY))
+    return found
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("answers", ROWS, ids=lambda answers: "-".join(answers.values()))
+@pytest.mark.parametrize("answers", rows())
 def test_kind_passes_its_own_tests(answers: dict[str, str], tmp_path: Path) -> None:
     image = answers["image"]
     version = IMAGES[image]

@@ -42,6 +42,17 @@ def test_commands_are_those_of_the_readme() -> None:
         assert command in (REPOSITORY / "README.md").read_text()
 
 
+def test_nights_try_all_inputs() -> None:
+    (listed,) = re.findall(r"^VARIANTS := (.*?)\n\n", MAKEFILE, re.MULTILINE | re.DOTALL)
+    where = REPOSITORY / "tests"
+    files = {
+        path.relative_to(where) for path in where.rglob("test_*.py") if re.search(r"\bNIGHTLY\b", path.read_text())
+    }
+    named = {Path(name) for name in re.findall(r"\w+/test_\w+\.py", listed)}
+    assert "tests/trust " in listed
+    assert {path for path in files if path.parent.name != "trust"} - {Path("template/test_public_ci.py")} == named
+
+
 def test_nights_run_what_make_nightly_runs() -> None:
     (parts,) = re.findall(r"^nightly: ([a-z -]+?)  ##", MAKEFILE, re.MULTILINE)
     (job,) = jobs("nightly.yml").values()
