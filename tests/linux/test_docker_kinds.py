@@ -25,7 +25,8 @@ CHOICES = {
 
 def rows() -> list[Any]:
     """Those with a protocol and pool, or an image, that none before has are tried in each run."""
-    found, seen = [], set()
+    found: list[Any] = []
+    seen: set[Any] = set()
     for row in AllPairs(list(CHOICES.values())):
         answers = dict(zip(CHOICES, row, strict=True))
         new = {(answers["protocol"], answers["pool"]), answers["image"]} - seen
