@@ -14,7 +14,7 @@ import psutil
 from beside import Case, Row, Rows, adding
 from harness import Wire
 from load.crowd import Crowd, Kind
-from target import PACKAGE, PYTHON, Target
+from target import PACKAGE, PYTHON, Target, eventually
 from trust_process import refuse
 
 ROWS: Rows = []
@@ -243,11 +243,13 @@ HELD = {
 def memory(kind: Kind, count: int) -> Callable[[Case], None]:
     def run(case: Case) -> None:
         case.start(HANDLERS, *WORKERS, "-u", "root", prefix=("unshare", "-m", "sh", "-c", GROUP, str(LIMIT << 20)))
-        with case.others() as load, case.crowd(count, kind):
+        with case.others() as load, case.crowd(count // 4 if case.short else count, kind) as crowd:
             case.hold(load)
+            eventually(lambda: crowd.told, "some are refused")
             total = sum(used(pid) for pid in case.target.tree())
         assert total < 0.9 * LIMIT, f"{total:.0f} MiB in a group of {LIMIT}"
-        assert set(case.told) <= {"503", "408", "closed", "reset"}, case.told
+        # Of a client that does not read, the beginning of its response is counted when it is reset.
+        assert set(case.told) <= {"503", "408", "closed", "reset", *(() if kind.reads else ("200",))}, case.told
 
     return run
 
@@ -263,7 +265,7 @@ for _does, _kind in HELD.items():
     _count = 1600 if _kind.reads else 100
     _verb = "send" if _kind.reads else "ask"
     ROWS.append(Row("A5", f"{_count:,} {_verb} {_does}; the control group has {LIMIT} MiB", memory(_kind, _count),
-                    root=True))  # fmt: skip
+                    root=True, short="a head of 60 KB" in _does))  # fmt: skip
 
 
 # ---- A6: connections ------------------------------------------------------------------------------------------------

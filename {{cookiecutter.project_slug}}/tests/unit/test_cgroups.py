@@ -137,6 +137,18 @@ def test_enough_room_changes_nothing(root: Path, caplog: pytest.LogCaptureFixtur
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
 
+@pytest.mark.skipif(SERVICE.protocol_name != "http", reason="there -m is the limit")
+def test_fewer_connections_where_there_is_no_room(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(root, "0::/\n", memory_max=f"{40 * MIB}")
+    with caplog.at_level(logging.INFO):
+        config = fitted()
+    assert (config.max_connections, config.budget) == (16 * MIB // 2 // cgroups.CONNECTION, 5 * MIB)
+    assert f"--max-connections is lowered from 10000 to {config.max_connections}" in caplog.messages[0]
+    assert fitted("--max-connections", "50").max_connections == 50
+    write(root, "0::/\n", memory_max=f"{10 * MIB}")
+    assert fitted().max_connections == cgroups.LEAST
+
+
 def test_no_limit_no_line(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert fitted().max == 25

@@ -13,7 +13,8 @@ import pytest
 
 from {{ cookiecutter.package_name }}.runtime.http import Request, Response, Router
 from {{ cookiecutter.package_name }}.runtime.http.bodies import prepared
-from {{ cookiecutter.package_name }}.runtime.http.connection import Connection
+from {{ cookiecutter.package_name }}.runtime.http.connection import SHED, SPREAD, Connection
+from {{ cookiecutter.package_name }}.runtime.http.response_writer import LINGERING
 from {{ cookiecutter.package_name }}.runtime.http.server_state import ServerState
 from {{ cookiecutter.package_name }}.runtime.http1.states import HANDLING, SENDING, TRANSITIONS, State
 from {{ cookiecutter.package_name }}.runtime.ipc import scoreboard
@@ -68,7 +69,7 @@ class Peer:
     def __init__(self) -> None:
         config = SimpleNamespace(
             max_head=65536, max_body=100000, header_timeout=10.0, body_timeout=30.0, keep_alive=75.0, name="test",
-            request_id="asked", access_log="off", max_requests=0, max=2, spool_dir="/tmp",
+            request_id="asked", access_log="off", max_requests=0, max=2, spool_dir="/tmp", budget=0,
         )  # fmt: skip
         routes = Router()
         routes.post("/")(print)
@@ -445,6 +446,48 @@ def test_the_fast_way_of_a_response_agrees_with_the_other(peer: Peer) -> None:
             other.client.close()
             other.connection.sock.close()
         assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("held", [GET[:-2] + b"X: " + b"x" * 30000, POST.replace(b" 4", b" 40000") + b"x" * 30000])
+def test_what_is_shed_is_refused_slowly(peer: Peer, held: bytes) -> None:
+    """Its connection stays open for some seconds, or its client would come back at once with as much."""
+    peer.server.budget.most = 50000
+    other = Peer()
+    other.connection.server = peer.server
+    for one in (peer, other):
+        one.loop.now = peer.loop.now
+        one.say(held)
+    assert peer.state() == State.LINGER
+    assert other.state() < State.HANDLING  # the last one never is
+    assert b" 503 " in peer.hear()
+    assert peer.say(b"more") == State.LINGER
+    assert SHED <= peer.connection.deadline - peer.loop.now <= SHED + SPREAD
+    peer.client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.hear()
+    peer.connection.drain()
+    assert peer.connection.deadline - peer.loop.now <= LINGERING
+    peer.connection.expire()
+    assert peer.state() == State.CLOSED
+    other.client.close()
+    other.connection.sock.close()
+
+
+def test_a_slow_reader_is_shed(peer: Peer) -> None:
+    peer.result = b"x" * 2**20
+    assert peer.say(GET) == State.SENDING
+    assert list(peer.server.budget.holders) == [peer.connection]
+    assert peer.connection.held > 2**20
+    assert peer.connection.shed()
+    assert peer.state() == State.CLOSED
+
+
+def test_a_handler_that_runs_is_not_shed(peer: Peer) -> None:
+    peer.connection.state = HANDLING
+    peer.connection.buffer = GET * 1000
+    assert peer.connection.held == 0
+    assert not peer.connection.shed()
+    assert not peer.connection.is_shed
 
 
 def test_every_step_of_the_table_was_walked() -> None:

@@ -79,6 +79,7 @@ class Config:
         self.source: dict[str, str] = {}
         self.file: dict[str, Any] = {}  # the parsed file, whole
         self.warnings: list[str] = []
+        self.budget = 0  # bytes that may be buffered for clients, 0 = no limit: system.cgroups.fit
 
     def set(self, key: str, value: Any, source: str) -> None:
         setattr(self, key, value)

@@ -59,6 +59,8 @@ class BodyReceiver(ResponseWriter):
             if len(self.buffer) >= self.need:
                 body, rest = self.buffer[self.need - head.length : self.need], self.buffer[self.need :]
                 self.to_handler(head, body, None, rest)
+            else:
+                self.buffers()
             return
         # A chunked body is decoded anew when it is complete: `buffer` keeps all that was received, so that the
         # connection can still be handed over, and the decoder only finds the end.
@@ -70,6 +72,8 @@ class BodyReceiver(ResponseWriter):
         self.moved += len(payload)
         if self.decoder.done or self.moved > IN_MEMORY or len(self.buffer) - self.need > 2 * IN_MEMORY:
             self.begin_spooling(head, self.buffer[: self.need], self.buffer[self.need :])
+        else:
+            self.buffers()
 
     def body_of(self, head: Head, spool: Spool) -> Body:
         server = self.server
@@ -111,6 +115,8 @@ class BodyReceiver(ResponseWriter):
             self.wait()
         elif source.is_done:
             self.begin_upload()
+        else:
+            self.buffers()
 
     def wait(self) -> None:
         """A whole body waits for this worker, or a sibling."""

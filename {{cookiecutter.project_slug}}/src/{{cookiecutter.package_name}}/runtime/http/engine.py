@@ -95,6 +95,8 @@ class Engine:
     def flush(self) -> None:
         if self.server.access is not None:
             self.server.access.flush()
+        if self.server.budget.holders:
+            self.server.budget.look(self.loop.now)
 
     def drain(self) -> None:
         self.context.drains()

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..http1.chunked import Chunked
 from ..http1.parser import Head
-from ..http1.states import CLOSED, HEAD, LINGER, SENDING
+from ..http1.states import CLOSED, HEAD, SENDING
 from ..ipc import forks
 from ..ipc.scoreboard import BUCKETS
 from ..log.records import log
@@ -35,8 +35,8 @@ class ResponseWriter:
     """`mask` is what the loop watches its descriptor for, 0 when it does not. See `states` for the rest."""
 
     __slots__ = (
-        "began", "buffer", "close_after", "deadline", "decoder", "entry", "fd", "head", "is_last", "left", "loop",
-        "mask", "moved", "need", "out", "peer", "queued", "seen", "served", "server", "sock", "source", "state",
+        "began", "buffer", "close_after", "deadline", "decoder", "entry", "fd", "head", "is_last", "is_shed", "left",
+        "loop", "mask", "moved", "need", "out", "peer", "queued", "seen", "served", "server", "sock", "source", "state",
         "trace", "upload",
     )  # fmt: skip
 
@@ -58,6 +58,7 @@ class ResponseWriter:
         self.left = 0.0  # seconds to the deadline while a piece is made; in LINGER the latest deadline
         self.close_after = False
         self.is_last = False  # the client has said that it sends nothing more, and all it sent has been read
+        self.is_shed = False  # refused for want of memory
         self.trace: Trace | None = None  # of the request that was handled last, if it has one
         self.entry: Entry | None = None
         # Of the receiving half, here because one __init__ costs half as much as two.
@@ -237,6 +238,11 @@ class ResponseWriter:
             self.close()
             return
         self.loop.watch(self, WRITE)
+        self.buffers()
+
+    def buffers(self) -> None:
+        """What is buffered has grown."""
+        raise NotImplementedError
 
     def count_sent(self, sent: int) -> None:
         """The client has taken so many bytes: each RATE of them moves the deadline on."""
@@ -339,18 +345,8 @@ class ResponseWriter:
     # ---- the end -----------------------------------------------------------------------------------------------
 
     def linger(self) -> None:
-        """Shut down our side and wait, without blocking, for the client to close its own."""
-        self.state = LINGER
-        self.buffer = b""
-        self.moved = 0
-        self.deadline = self.loop.now + LINGERING
-        self.left = self.loop.now + LINGERING_MOST
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close()
-            return
-        self.loop.watch(self, READ)
+        """A lingering close."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """End the connection, whatever its state."""

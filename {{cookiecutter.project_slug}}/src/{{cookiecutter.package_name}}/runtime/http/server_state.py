@@ -17,6 +17,7 @@ from ..web.routes import Router
 from ..web.trace_context import Sent, always, asked
 from .access_log import access_log
 from .bodies import Body, UserBody
+from .budget import Budget
 from .response_head import Clock
 
 LINES = 10  # in the log about clients that a worker writes in a second: many bad clients must not flood it
@@ -43,6 +44,7 @@ class ServerState:
         self.limits = Limits(head=config.max_head)
         self.max_body = config.max_body
         self.spool_dir = config.spool_dir
+        self.budget = Budget(self.board, self.base, config.budget)
         self.most_streaming = config.max // 2  # handlers of all workers that wait for bodies: a worker is always left
         # 0 switches a limit off, except for keep-alive, where it means: one request per connection.
         self.header_timeout = config.header_timeout or FOREVER

@@ -91,6 +91,7 @@ new = object.__new__
 _match_head, _findall_notable = _HEAD.match, _NOTABLE.findall
 
 _is_field_line = re.compile(FIELD_LINE).fullmatch
+_is_unfinished = re.compile(VALUE + rb"\r?").fullmatch  # of a line without an end; ten times as fast as a search
 _FIELD_NAME_START = re.compile(TOKEN + rb"(?::|\Z)")
 _FORBIDDEN = re.compile(rb"[\x00-\x08\n-\x0c\x0e-\x1f\x7f]|\r(?s:.)")  # anywhere in a field line but at its end
 _SPLIT_ABSOLUTE = re.compile(r"https?://[^/?]+([^?]*)(.*)", re.IGNORECASE)
@@ -358,7 +359,7 @@ def check_fields(buffer: bytes | bytearray, limits: Limits, first: int, stop: in
     # Of a name without end look at 256 bytes, of a value at what is new: so that no byte is looked at too often.
     if (begin < stop and not (begin + 1 == stop and buffer[begin] == 13)) and (
         not _FIELD_NAME_START.match(buffer, begin, min(stop, begin + 256))
-        or _FORBIDDEN.search(buffer, max(begin, seen - 1), stop)
+        or not _is_unfinished(buffer, max(begin, seen - 1), stop)
     ):
         raise ProtocolError(400, _fault(bytes(buffer[begin:stop])))
     return False

@@ -34,6 +34,7 @@ REFUSED = 118  # clients that were refused, as no worker could work; the server 
 # EVICTED: idle connections that were closed to make room for others. IDLE_SINCE: since when the longest idle one that
 # it holds is idle, in monotonic milliseconds; 0 = none is, or fewer than --max-connections are held.
 EVICTED, IDLE_SINCE = 119, 120
+BUFFERED = 121  # bytes that its connections have buffered
 NO_THREADS = 116  # 1 while no thread of a host can run a handler: they do not come through worker_init()
 DROPPED = 115  # lines of the log that were dropped; the server counts its own in this word of the header
 # After all slots: the names of the user's metrics, as the server has declared them; then a few words per thread.
@@ -130,7 +131,7 @@ class Scoreboard:
         self.connections[index] = 0
         self.loads[index] = NO_CAPACITY
         for word in (PID, BUSY_SINCE, THREADS, THREADS_BUSY, WAITING, MONITOR_BEAT, RECYCLE_WANTED, RETIRING,
-                     NO_THREADS, STREAMING, IDLE_SINCE):  # fmt: skip
+                     NO_THREADS, STREAMING, IDLE_SINCE, BUFFERED):  # fmt: skip
             self.words[base + word] = 0
         for gauge in self.gauges:
             self.values[base + OWN + gauge] = 0.0

@@ -18,6 +18,9 @@ ROOT = "/"  # a test has another one
 NO_LIMIT = 2**60  # version 1 says «none» as the largest multiple of a page
 SPARE = 10  # the tenth of the limit that workers are not counted on: requests in flight, the kernel's own
 MIB = 2**20
+CONNECTION = 8192  # bytes that a connection takes, rounded up, with what the budget does not count and the kernel's own
+LEAST = 100  # connections, however little memory there is
+BUFFERED = 8  # the part of the limit that may be buffered for clients
 
 
 def groups(controller: str) -> Iterator[str]:
@@ -79,12 +82,12 @@ def memory() -> tuple[int, int]:
 
 
 def fit(service: Service, config: Config, resident: int) -> None:
-    """Decide --processes auto, and lower --max to the workers that the memory limit has room for, beside the `resident`
-    bytes of the service itself. One line of the log names the limits."""
+    """Decide --processes auto, and lower --max and --max-connections to what the memory limit has room for, beside the
+    `resident` bytes of the service itself. One line of the log names the limits."""
     config.processes = config.processes or cpus()
     limit, quota = memory()[0], cpu_quota()
     said = [f"{quota:g} CPUs"] if quota < math.inf else []
-    lowered = False
+    lowered = asked = False
     if limit:
         said.append(f"{limit / MIB:g} MiB of memory")
         room = (limit - limit // SPARE - resident) // service.pool.MEMORY
@@ -97,9 +100,16 @@ def fit(service: Service, config: Config, resident: int) -> None:
         if lowered:
             said.append(f"-m (max) is lowered from {config.max} to {room}")
             config.max, config.idle = room, min(config.idle, room)
+        rest = limit - limit // SPARE - resident
+        places = max(LEAST, rest // 2 // CONNECTION)
+        if places < config.max_connections and service.protocol_name == "http":
+            said.append(f"--max-connections is lowered from {config.max_connections} to {places}")
+            asked = config.source["max_connections"] != "default"
+            config.max_connections = places
+        config.budget = limit // BUFFERED
     if not said:
         return
     if service.pool_name == "threaded":
         said.append(f"--processes is {config.processes}")
-    asked = lowered and config.source["max"] != "default"
+    asked |= lowered and config.source["max"] != "default"
     (log.warning if asked else log.info)("limits of the control group: %s", ", ".join(said))
