@@ -105,10 +105,6 @@ def deb822(stanza: str) -> Iterator[Source]:
             yield Source(uri, fields.get("suites", "").split(), fields.get("components", "").split(), keyring)
 
 
-# Where the machine's own sources have no Debian: on Ubuntu.
-PUBLIC = Source("http://deb.debian.org/debian", ["stable"], ["main"], "")
-
-
 def mirror(found: Iterator[Source], codename: str) -> Source | None:
     """The repository that this machine's own release comes from; it has the other releases too."""
     for source in found:
@@ -144,21 +140,25 @@ def bare(version: str, target: Path) -> None:
 def unpack(suite: str, target: Path, *contents: str) -> None:
     """Run mmdebstrap with options that say what to take, and keep what it makes as a compressed tar file."""
     release = codename()
-    source = mirror(sources(), release) if release else PUBLIC
-    if source is None:
+    source = mirror(sources(), release)
+    if release and source is None:
         sys.exit("apt's sources name no http mirror of this machine's Debian release: nothing to make an image from")
-    keyring = KEYRING if Path(KEYRING).exists() else source.signed_by
-    signed = f"[signed-by={keyring}] " if keyring else ""
+    lines, place = [], ""  # elsewhere, as on Ubuntu, mmdebstrap has a mirror of its own
+    if source is not None:
+        place = f" from {source.uri}"
+        keyring = KEYRING if Path(KEYRING).exists() else source.signed_by
+        signed = f"[signed-by={keyring}] " if keyring else ""
+        lines = [f"deb {signed}{source.uri} {suite} main"]
     dump = ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', *SETTINGS]
     settings = subprocess.run(dump, capture_output=True, text=True, check=True).stdout.splitlines()
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         tar = Path(directory) / "root.tar"
         command = ["mmdebstrap", "--quiet", *contents, *(f"--aptopt={line}" for line in settings)]
-        command += [suite, str(tar), f"deb {signed}{source.uri} {suite} main"]
+        command += [suite, str(tar), *lines]
         surroundings = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH}
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=surroundings)
         if done.returncode != 0:
-            sys.exit(f"{done.stderr}\nDebian's release {suite} could not be installed from {source.uri}")
+            sys.exit(f"{done.stderr}\nDebian's release {suite} could not be installed{place}")
         subprocess.run(["gzip", "-1", "--no-name", str(tar)], check=True)
         tar.with_suffix(".tar.gz").replace(target)
 

@@ -6,12 +6,15 @@ from ..config.errors import StartError
 from ..config.settings import Config
 from ..loop import spool
 from ..process.handlers_module import check_signature
+from ..system.refusal import RETRY_AFTER
 from ..web.hooks import Hooks
 from ..web.routes import Router
 
 NAME = "http"
 # What clients get while no worker can work. It has no body, so that it answers a HEAD too.
-REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 2\r\nConnection: close\r\n\r\n"
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n%s: %s\r\nConnection: close\r\n\r\n" % tuple(
+    part.encode() for part in RETRY_AFTER[0]
+)
 
 
 def check(handlers: ModuleType) -> None:

@@ -89,7 +89,7 @@ class Refusal:
 
     def refuse(self, client: socket.socket) -> None:
         """A request begins to come."""
-        try:
+        with suppress(OSError):  # it has left
             if not self.answer or client.recv(RECEIVE):
                 self.number += 1
                 self.count()
@@ -98,8 +98,6 @@ class Refusal:
                 self.deadlines[client] = time.monotonic() + LINGERING
                 self.selector.modify(client, selectors.EVENT_READ, partial(self.discard, client))
                 return
-        except OSError:
-            pass  # it has left
         self.close(client)
 
     def discard(self, client: socket.socket) -> None:
