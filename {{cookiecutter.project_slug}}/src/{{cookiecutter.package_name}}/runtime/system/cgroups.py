@@ -90,7 +90,8 @@ def fit(service: Service, config: Config, resident: int) -> None:
     lowered = asked = False
     if limit:
         said.append(f"{limit / MIB:g} MiB of memory")
-        room = (limit - limit // SPARE - resident) // service.pool.MEMORY
+        rest = limit - limit // SPARE - resident
+        room = rest // service.pool.MEMORY
         if room < 1:
             least = math.ceil((resident + service.pool.MEMORY) / MIB * SPARE / (SPARE - 1))
             log.warning("%d MiB of memory are too few: the kernel may kill processes of the service, which needs %d MiB"
@@ -100,7 +101,6 @@ def fit(service: Service, config: Config, resident: int) -> None:
         if lowered:
             said.append(f"-m (max) is lowered from {config.max} to {room}")
             config.max, config.idle = room, min(config.idle, room)
-        rest = limit - limit // SPARE - resident
         places = max(LEAST, rest // 2 // CONNECTION)
         if places < config.max_connections and service.protocol_name == "http":
             said.append(f"--max-connections is lowered from {config.max_connections} to {places}")
