@@ -54,7 +54,8 @@ def image(engine: docker.DockerClient, place: Path, pool: str, seam: str = "") -
     main = project / "src/hello_server/__main__.py"
     main.write_text(main.read_text().replace("SERVICE =", f"{seam}SERVICE =", 1))
     tag = f"servertemplate-stop:{uuid4().hex[:12]}"
-    options: dict[str, Any] = {"labels": {LABEL: "stop"}, "buildargs": {"PYTHON_IMAGE": IMAGE}}
+    # Without the cache: an image that another run removes meanwhile takes the layers that both have with it.
+    options: dict[str, Any] = {"labels": {LABEL: "stop"}, "buildargs": {"PYTHON_IMAGE": IMAGE}, "nocache": True}
     engine.images.build(path=str(project), tag=tag, rm=True, forcerm=True, **options)
     try:
         yield tag

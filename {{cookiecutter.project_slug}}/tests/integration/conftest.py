@@ -237,7 +237,8 @@ def podman(engine: docker.DockerClient) -> bool:
 @pytest.fixture(scope="session")
 def image(engine: docker.DockerClient) -> str:
     """Built once per run, by the process that comes first."""
-    options: dict[str, Any] = {"buildargs": {"PYTHON_IMAGE": PYTHON_IMAGE}, "labels": {LABEL: RUN}}
+    # Without the cache: an image that another run removes meanwhile takes the layers that both have with it.
+    options: dict[str, Any] = {"buildargs": {"PYTHON_IMAGE": PYTHON_IMAGE}, "labels": {LABEL: RUN}, "nocache": True}
     with alone():
         try:
             engine.images.get(TAG)
